@@ -1,0 +1,155 @@
+"""Every number of Algorithm 1 in one frozen value, its two presets, and what makes a study one.
+
+Notation (Cui et al. 2018, Algorithm 1): μ = ``population_size``, λ = ``n_offspring``,
+ρ = ``n_parents``, m = ``n_elites``, σ_0 = ``mutation_scale``, K_s = ``n_epochs``,
+K_v = ``n_evolution_rounds``, K = ``n_generations``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.back_off import BackOff
+from optuna_esgd.evolution.mating import Roulette
+
+Preset = Literal["coevolve", "paper"]
+ExploreName = Literal["perturb", "resample", "sampler"]
+
+# What may differ between two openings of one study: they change how long a run goes on or how it
+# is worked off, never what an individual is.
+_FREE_FIELDS = frozenset({"n_generations", "max_tries", "lease_seconds"})
+
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "paper": {
+        "n_epochs": 1,
+        "back_off": "step",
+        "explore": "resample",
+        "inherit_optimizer_state": False,
+        "learning_rate_decay": 0.9,
+    },
+    "coevolve": {
+        "n_epochs": 4,
+        "back_off": "best",
+        "explore": "perturb",
+        "inherit_optimizer_state": True,
+        "learning_rate_decay": 1.0,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """The settings of one run; compared field by field when a study is opened again.
+
+    Attributes:
+        population_size: μ, at least 2.
+        seed: Root of every random draw.
+        n_offspring: λ, bred in each evolution round.
+        n_parents: ρ, of each offspring, at most μ.
+        n_elites: m, at most μ.
+        mutation_scale: σ_0, standard deviation of the first generation's mutations.
+        roulette: Sectors of the parents' roulette wheel.
+        n_epochs: K_s, epochs in one SGD step.
+        n_evolution_rounds: K_v.
+        n_generations: K, or None to go on as long as trials are asked for.
+        back_off: See ``evolution.back_off``.
+        explore: Where hyperparameters come from: inherited with a change (``"perturb"``), from
+            the whole space (``"resample"``), or proposed by an Optuna sampler (``"sampler"``).
+        resample_probability: Chance that an inherited species, or an inherited choice, is drawn
+            anew.
+        inherit_optimizer_state: Whether momentum and the like are inherited while the species
+            stays the same.
+        learning_rate_decay: Factor per generation on both bounds of the range of ``lr``.
+        cohort_size: Individuals that train together; a fixed partition of the population, so
+            that no number depends on which worker trained whom.
+        maximize: Direction of the study. Inside, fitness is minimised.
+        max_tries: Failures of user code after which a slot keeps its birth weights.
+        lease_seconds: How long a claim lives without being renewed.
+    """
+
+    population_size: int
+    seed: int
+    n_offspring: int
+    n_parents: int
+    n_elites: int
+    mutation_scale: float
+    roulette: Roulette
+    n_epochs: int
+    n_evolution_rounds: int
+    n_generations: int | None
+    back_off: BackOff
+    explore: ExploreName
+    resample_probability: float
+    inherit_optimizer_state: bool
+    learning_rate_decay: float
+    cohort_size: int
+    maximize: bool
+    max_tries: int
+    lease_seconds: float
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers before anything is trained or stored."""
+        mu = self.population_size
+        rules: tuple[tuple[str, bool, str], ...] = (
+            ("population_size", mu >= 2, "at least 2 (a population coevolves)"),
+            ("n_offspring", self.n_offspring >= 0, "0 or more"),
+            ("n_parents", 1 <= self.n_parents <= mu, f"between 1 and population_size = {mu}"),
+            ("n_elites", 1 <= self.n_elites <= mu, f"between 1 and population_size = {mu}"),
+            ("mutation_scale", 0 <= self.mutation_scale < float("inf"), "finite and 0 or more"),
+            ("roulette", self.roulette in ("rank", "inverse"), "'rank' or 'inverse'"),
+            ("n_epochs", self.n_epochs >= 1, "at least 1"),
+            ("n_evolution_rounds", self.n_evolution_rounds >= 0, "0 or more"),
+            (
+                "n_generations",
+                self.n_generations is None or self.n_generations >= 1,
+                "at least 1, or None",
+            ),
+            ("back_off", self.back_off in ("step", "best"), "'step' or 'best'"),
+            (
+                "explore",
+                self.explore in ("perturb", "resample", "sampler"),
+                "'perturb', 'resample' or an Optuna sampler",
+            ),
+            ("resample_probability", 0 <= self.resample_probability <= 1, "in [0, 1]"),
+            ("learning_rate_decay", 0 < self.learning_rate_decay <= 1, "in (0, 1]"),
+            ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
+            ("max_tries", self.max_tries >= 1, "at least 1"),
+            ("lease_seconds", self.lease_seconds > 0, "more than 0"),
+        )
+        for name, is_valid, expected in rules:
+            if not is_valid:
+                raise ConfigurationError(
+                    f"{name} must be {expected}, got {getattr(self, name)!r}."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity of a run as plain JSON values: what may differ is left out."""
+        return {name: value for name, value in asdict(self).items() if name not in _FREE_FIELDS}
+
+    def check_same(self, stored: Mapping[str, Any]) -> None:
+        """Refuse to go on with a study made with other settings.
+
+        Raises:
+            ConfigurationError: Names every field that differs, with both values.
+        """
+        mine = self.to_json()
+        names = [f.name for f in fields(self) if f.name in mine]
+        differing = [name for name in names if stored.get(name) != mine[name]]
+        if differing:
+            details = "; ".join(
+                f"{name} is {stored.get(name)!r} in the study and {mine[name]!r} here"
+                for name in differing
+            )
+            raise ConfigurationError(
+                f"The study was made with another configuration: {details}. Open it with the same "
+                "settings, or use another study_name; populations are never mixed."
+            )
+
+
+def cohorts(configuration: Configuration, n_individuals: int) -> list[range]:
+    """Partition ``n_individuals`` numbers into cohorts of at most ``cohort_size``."""
+    size = configuration.cohort_size
+    return [range(a, min(a + size, n_individuals)) for a in range(0, n_individuals, size)]

@@ -1,0 +1,108 @@
+"""Species and hyperparameters of a generation: drawn anew, or inherited with a change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.engine.planning import trained_ancestor
+from optuna_esgd.evolution.randomness import stream
+from optuna_esgd.evolution.space import FloatRange, Range, Space, Value, perturb, resample
+
+
+def explore_nothing(
+    births: Sequence[Individual], parents: Mapping[Reference, Individual]
+) -> list[tuple[str, Mapping[str, Value]]]:
+    """Leave the choice to the objective (define by run)."""
+    del parents
+    return [("", {}) for _ in births]
+
+
+@dataclass(frozen=True)
+class ExploreSpaces:
+    """Explores declared search spaces, one per species (``"perturb"`` and ``"resample"``).
+
+    Attributes:
+        configuration: Says which of the two ways, and how often to draw anew.
+        spaces: Species name -> parameter name -> range.
+    """
+
+    configuration: Configuration
+    spaces: Mapping[str, Space]
+
+    def __call__(
+        self, births: Sequence[Individual], parents: Mapping[Reference, Individual]
+    ) -> list[tuple[str, Mapping[str, Value]]]:
+        """Choose for each birth by its own random streams."""
+        return [self._choose(birth, dict(parents)) for birth in births]
+
+    def _choose(
+        self, birth: Individual, parents: dict[Reference, Individual]
+    ) -> tuple[str, Mapping[str, Value]]:
+        """Inherit the species and its values, or draw both anew with a small probability."""
+        generation, number = birth.reference.generation, birth.reference.number
+        rng = stream(self.configuration.seed, generation, number, "species")
+        parent = trained_ancestor(birth, parents)
+        inherited = (
+            None
+            if parent is None
+            or self.configuration.explore == "resample"
+            or rng.random() < self.configuration.resample_probability
+            else parent
+        )
+        names = list(self.spaces)
+        species = names[int(rng.integers(len(names)))] if inherited is None else inherited.species
+        values = {
+            name: explore_value(
+                self.configuration,
+                birth.reference,
+                name,
+                range_,
+                inherited.hyperparameters.get(name) if inherited is not None else None,
+            )
+            for name, range_ in self.spaces[species].items()
+        }
+        return species, values
+
+
+def explore_value(
+    configuration: Configuration,
+    reference: Reference,
+    name: str,
+    range_: Range,
+    inherited: Value,
+) -> Value:
+    """One hyperparameter of one individual, from the stream that belongs to it alone.
+
+    Args:
+        configuration: The run's settings.
+        reference: Whose value.
+        name: The parameter's name.
+        range_: Its range; ``lr`` is annealed by ``annealed_range`` first.
+        inherited: The birth parent's value; None to draw from the whole range.
+    """
+    rng = stream(
+        configuration.seed, reference.generation, reference.number, "hyperparameter", name
+    )
+    range_ = annealed_range(configuration, reference.generation, name, range_)
+    if inherited is None:
+        return resample(range_, rng)
+    return perturb(
+        range_, inherited, resample_probability=configuration.resample_probability, rng=rng
+    )
+
+
+def annealed_range(
+    configuration: Configuration, generation: int, name: str, range_: Range
+) -> Range:
+    """Shrink both bounds of ``lr`` by ``learning_rate_decay`` per generation.
+
+    Cui et al. 2018, section 4: the range learning rates are drawn from is annealed over the
+    generations. Other parameters, and learning rates on a grid, keep their range.
+    """
+    decay = configuration.learning_rate_decay**generation
+    if name != "lr" or decay == 1.0 or not isinstance(range_, FloatRange) or range_.step:
+        return range_
+    return replace(range_, low=range_.low * decay, high=range_.high * decay)

@@ -1,0 +1,159 @@
+"""The engine's nouns: individuals, slots, plans, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from optuna_esgd.evolution.space import Value
+
+Birth = Literal["founder", "elite", "survivor", "recombination"]
+SlotState = Literal["free", "claimed", "finished"]
+
+
+class Reference(NamedTuple):
+    """Who: individual ``number`` of ``generation``.
+
+    Round 0 holds the individuals that train (one trial each); round v >= 1 holds the offspring
+    bred in the v-th evolution round at the end of the generation.
+    """
+
+    generation: int
+    round: int
+    number: int
+
+    def __str__(self) -> str:
+        """Short form for messages, e.g. ``3.0.7``."""
+        return f"{self.generation}.{self.round}.{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Individual:
+    """One set of weights with the species that trains it, as planned and as it ended.
+
+    Attributes:
+        reference: Who it is.
+        birth: What it starts from: new weights (founder), a survivor's (elite, survivor), or a
+            recombination.
+        origin: Whose weights it starts from; None for founders and for offspring themselves.
+        parents: The survivor itself, or the ρ parents of the recombination; empty for founders.
+        mutation_scale: σ_k where ``birth`` is a recombination bred in this round, else 0.
+        species: Name of the species; "" where the objective chooses (define by run) and for
+            offspring, which do not train.
+        hyperparameters: Values the species trains with; empty where not yet known.
+        inherits_optimizer_state: Whether training starts with the first parent's optimizer state.
+        birth_fitness: Fitness at birth, lower is better; None for founders until they are scored.
+        fitness: Fitness at the end, lower is better, inf = diverged; None until finished.
+        weights: Digest of the final weights; kept when the weights themselves are collected.
+        is_stored: Whether the weights can still be read.
+        trial_number: The Optuna trial that shows it, once there is one.
+        n_back_offs: How often training returned to an earlier point.
+        n_epochs: Epochs trained.
+        n_gradients: Gradient evaluations spent (mini-batches, times the species' cost).
+        n_evaluations: Fitness evaluations spent.
+        worker: Who worked on it.
+    """
+
+    reference: Reference
+    birth: Birth
+    origin: Reference | None = None
+    parents: tuple[Reference, ...] = ()
+    mutation_scale: float = 0.0
+    species: str = ""
+    hyperparameters: Mapping[str, Value] = field(default_factory=dict)
+    inherits_optimizer_state: bool = False
+    birth_fitness: float | None = None
+    fitness: float | None = None
+    weights: str | None = None
+    is_stored: bool = False
+    trial_number: int | None = None
+    n_back_offs: int = 0
+    n_epochs: int = 0
+    n_gradients: int = 0
+    n_evaluations: int = 0
+    worker: str = ""
+
+    @property
+    def first_parent(self) -> Reference | None:
+        """The birth parent, from whom species and hyperparameters are inherited."""
+        return self.parents[0] if self.parents else None
+
+
+class SlotKey(NamedTuple):
+    """The unit of work a worker claims: one cohort of one round."""
+
+    generation: int
+    round: int
+    cohort: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A slot as the database shows it now.
+
+    Attributes:
+        key: Which slot.
+        numbers: The individuals in it.
+        state: free, claimed or finished.
+        is_claimable: Free, or claimed with a lease that has run out by the database's clock.
+        attempt: How often it was claimed; fences off earlier claims.
+        n_failures: How often user code raised in it.
+    """
+
+    key: SlotKey
+    numbers: tuple[int, ...]
+    state: SlotState
+    is_claimable: bool
+    attempt: int = 0
+    n_failures: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claimed slot; what is written with it is refused once another attempt has begun."""
+
+    slot: Slot
+    attempt: int
+    worker: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One round, laid out: who is in it, and in which slots they are worked off.
+
+    Attributes:
+        generation: Which generation, from 0.
+        round: 0 for the SGD step, v >= 1 for the v-th evolution round.
+        individuals: Everyone in the round, by number.
+        cohorts: Numbers of the individuals in each slot.
+        certificate: For round 0 of generation k >= 1, the mean fitness of the r best of the
+            survivors of generation k - 1, r = 1 .. m (Cui et al. 2018, Theorem 1).
+    """
+
+    generation: int
+    round: int
+    individuals: tuple[Individual, ...]
+    cohorts: tuple[tuple[int, ...], ...]
+    certificate: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is committed: the latest generation, all of its rounds so far, and the open slots.
+
+    Attributes:
+        generation: The latest planned generation; -1 before the first plan.
+        round: Its latest planned round.
+        individuals: Everyone in that generation, all rounds, ordered by (round, number).
+        slots: The slots of the latest round, by cohort.
+    """
+
+    generation: int = -1
+    round: int = 0
+    individuals: tuple[Individual, ...] = ()
+    slots: tuple[Slot, ...] = ()
+
+    def in_round(self, round_: int) -> tuple[Individual, ...]:
+        """The individuals of one round, by number."""
+        return tuple(one for one in self.individuals if one.reference.round == round_)

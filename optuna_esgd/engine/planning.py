@@ -1,0 +1,142 @@
+"""Plans, computed from committed facts: founders, offspring, survivors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from optuna_esgd.engine.configuration import Configuration, cohorts
+from optuna_esgd.engine.individual import Birth, Facts, Individual, Plan, Reference
+from optuna_esgd.engine.ports import Explore
+from optuna_esgd.evolution.annealing import mutation_scale
+from optuna_esgd.evolution.fitness import mean_of_best
+from optuna_esgd.evolution.mating import draw_parents, roulette_weights
+from optuna_esgd.evolution.randomness import stream
+from optuna_esgd.evolution.selection import select_survivors
+
+
+def plan_founders(configuration: Configuration, explore: Explore) -> Plan:
+    """Lay out generation 0: μ founders."""
+    founders = [
+        Individual(reference=Reference(0, 0, number), birth="founder")
+        for number in range(configuration.population_size)
+    ]
+    return _sgd_step(configuration, 0, founders, {}, explore)
+
+
+def plan_offspring(facts: Facts, configuration: Configuration) -> Plan:
+    """Lay out the next evolution round: λ offspring of parents drawn from the current pool."""
+    generation, round_ = facts.generation, facts.round + 1
+    pool = current_pool(facts, configuration)
+    weights = roulette_weights([_fitness(one) for one in pool], configuration.roulette)
+    offspring = []
+    for number in range(configuration.n_offspring):
+        rng = stream(configuration.seed, generation, round_, number, "parents")
+        drawn = draw_parents(weights, n_parents=configuration.n_parents, rng=rng)
+        offspring.append(
+            Individual(
+                reference=Reference(generation, round_, number),
+                birth="recombination",
+                parents=tuple(pool[index].reference for index in drawn),
+                mutation_scale=mutation_scale(configuration.mutation_scale, generation),
+            )
+        )
+    return Plan(
+        generation=generation,
+        round=round_,
+        individuals=tuple(offspring),
+        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(offspring))),
+    )
+
+
+def plan_survivors(facts: Facts, configuration: Configuration, explore: Explore) -> Plan:
+    """Lay out the next generation's SGD step: the survivors are its births."""
+    generation = facts.generation + 1
+    pool = current_pool(facts, configuration)
+    elites = configuration.n_elites if configuration.n_offspring else configuration.population_size
+    births = [
+        _birth(survivor, Reference(generation, 0, number), is_elite=number < elites)
+        for number, survivor in enumerate(pool)
+    ]
+    parents = {one.reference: one for one in facts.individuals}
+    plan = _sgd_step(configuration, generation, births, parents, explore)
+    means = mean_of_best([_fitness(one) for one in pool], configuration.n_elites)
+    return replace(plan, certificate=tuple(float(mean) for mean in means))
+
+
+def current_pool(facts: Facts, configuration: Configuration) -> list[Individual]:
+    """The μ individuals alive after the last finished round, elites first.
+
+    Computed anew from the facts each time, round by round, so that nothing but outcomes is
+    stored: the survivors of round v - 1 and the offspring of round v compete for μ places.
+    """
+    pool = list(facts.in_round(0))
+    for round_ in range(1, facts.round + 1):
+        candidates = pool + list(facts.in_round(round_))
+        survivors = select_survivors(
+            [_fitness(one) for one in candidates],
+            n_survivors=configuration.population_size,
+            n_elites=configuration.n_elites,
+            rng=stream(configuration.seed, facts.generation, round_, "survivors"),
+        )
+        pool = [candidates[index] for index in survivors]
+    return pool
+
+
+def _birth(survivor: Individual, reference: Reference, *, is_elite: bool) -> Individual:
+    """Turn a survivor into a birth of the next generation."""
+    is_offspring = survivor.reference.round > 0
+    birth: Birth = "recombination" if is_offspring else "elite" if is_elite else "survivor"
+    return Individual(
+        reference=reference,
+        birth=birth,
+        origin=survivor.reference,
+        parents=survivor.parents if is_offspring else (survivor.reference,),
+        birth_fitness=survivor.fitness,
+    )
+
+
+def _sgd_step(
+    configuration: Configuration,
+    generation: int,
+    births: list[Individual],
+    parents: dict[Reference, Individual],
+    explore: Explore,
+) -> Plan:
+    """Equip the births with species and hyperparameters and partition them into cohorts."""
+    equipped = []
+    for birth, (species, hyperparameters) in zip(births, explore(births, parents), strict=True):
+        source = trained_ancestor(birth, parents)
+        inherits = source is not None and configuration.inherit_optimizer_state
+        equipped.append(
+            replace(
+                birth,
+                species=species,
+                hyperparameters=hyperparameters,
+                inherits_optimizer_state=inherits
+                and source is not None
+                and species == source.species,
+            )
+        )
+    return Plan(
+        generation=generation,
+        round=0,
+        individuals=tuple(equipped),
+        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(equipped))),
+    )
+
+
+def trained_ancestor(
+    birth: Individual, parents: dict[Reference, Individual]
+) -> Individual | None:
+    """Follow first parents to the individual that trained: offspring carry no species."""
+    ancestor = birth
+    while ancestor.first_parent is not None and (
+        ancestor is birth or ancestor.reference.round > 0
+    ):
+        ancestor = parents[ancestor.first_parent]
+    return None if ancestor is birth else ancestor
+
+
+def _fitness(one: Individual) -> float:
+    return math.inf if one.fitness is None else one.fitness

@@ -1,0 +1,169 @@
+"""What the engine needs from the outside; the store and the faces implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from optuna_esgd.engine.individual import (
+    Claim,
+    Facts,
+    Individual,
+    Plan,
+    Reference,
+    Slot,
+    SlotKey,
+)
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.evolution.space import Value
+
+
+class Explore(Protocol):
+    """Gives the individuals of one generation their species and hyperparameters."""
+
+    def __call__(
+        self, births: Sequence[Individual], parents: Mapping[Reference, Individual]
+    ) -> list[tuple[str, Mapping[str, Value]]]:
+        """Choose for all births of a generation at once.
+
+        Args:
+            births: The individuals to equip, in order.
+            parents: Every finished individual of the generation before, by reference; offspring
+                among them carry no species, their parents do.
+
+        Returns:
+            (species, hyperparameters) per birth; ("", {}) where the objective will choose.
+        """
+        ...
+
+
+class Population(Protocol):
+    """One study's population in a store: facts in one read, one transaction per method.
+
+    Every implementation (in memory, SQLite, PostgreSQL, MySQL/MariaDB) passes the contract tests
+    in ``optuna_esgd.testing``. Time is the store's own clock. Methods may raise StorageError
+    where the store cannot be reached; expected outcomes are return values.
+    """
+
+    @property
+    def uuid(self) -> str:
+        """The population's own name, independent of Optuna's study id."""
+        ...
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """The configuration the population was made with, as stored."""
+        ...
+
+    def facts(self) -> Facts:
+        """Read the latest generation and the slots of its latest round, in one snapshot."""
+        ...
+
+    def commit_plan(self, plan: Plan) -> bool:
+        """Store a plan with its individuals and free slots; False if another was first."""
+        ...
+
+    def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
+        """Take a claimable slot, or None if somebody else has it or it is finished."""
+        ...
+
+    def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
+        """Prolong the lease; False if the claim is lost."""
+        ...
+
+    def release(self, claim: Claim, *, failure: str | None = None) -> bool:
+        """Give the slot back; with ``failure`` (a traceback) it counts as a failed try.
+
+        Returns:
+            False if the claim was lost already; then nothing is written.
+        """
+        ...
+
+    def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
+        """Store weights, fitness and the finished slot together, exactly once.
+
+        Returns:
+            False if the claim is lost; then nothing becomes visible.
+        """
+        ...
+
+    def slot_failure(self, key: SlotKey) -> str:
+        """The traceback of the slot's last failure, "" if there was none."""
+        ...
+
+    def assign_trial(self, trial_number: int) -> Individual | None:
+        """Give the first finished individual without a trial (round 0) this trial.
+
+        Returns:
+            The individual, by (generation, number); None if there is none to give. The same
+            trial number always gets the same individual again.
+        """
+        ...
+
+    def bind_trial(self, reference: Reference, trial_number: int) -> bool:
+        """Give one individual (finished or not) this trial; False if it has another one."""
+        ...
+
+    def read_weights(self, reference: Reference) -> Snapshot:
+        """Read an individual's final weights.
+
+        Raises:
+            WeightsNotFoundError: Never stored, or collected.
+            CorruptionError: The bytes do not match their digest; says which chunk.
+        """
+        ...
+
+    def read_optimizer_state(self, reference: Reference) -> Snapshot | None:
+        """Read an individual's optimizer state; None if it has none. Raises as read_weights."""
+        ...
+
+    def individuals(self, *, generation: int | None = None) -> tuple[Individual, ...]:
+        """All individuals (of one generation), ordered by (generation, round, number)."""
+        ...
+
+    def individual_of_trial(self, trial_number: int) -> Individual | None:
+        """The individual a trial shows."""
+        ...
+
+    def best(self) -> Individual | None:
+        """The finished individual with the lowest fitness; the earliest among equals.
+
+        An offspring counts only while it can be bred again, that is in the latest generation
+        that has evolution rounds.
+        """
+        ...
+
+    def certificates(self) -> dict[int, tuple[float, ...]]:
+        """Generation -> the certificate stored with its round-0 plan (where there is one)."""
+        ...
+
+    def slots(self, *, generation: int | None = None) -> tuple[Slot, ...]:
+        """All slots (of one generation), ordered by key."""
+        ...
+
+    def pin(self, reference: Reference, *, pinned: bool = True) -> None:
+        """Keep an individual's weights for good, or no longer."""
+        ...
+
+    def collect_garbage(self) -> int:
+        """Delete what nothing needs any more; returns the payload bytes freed.
+
+        Needed are the weights of the latest two generations, of the best individual so far, and
+        of pinned ones; optimizer states of the latest two generations; artifacts.
+        """
+        ...
+
+    def stored_bytes(self) -> int:
+        """Payload bytes now stored for this population, each chunk counted once."""
+        ...
+
+    def check_layout(self, layout: str) -> None:
+        """Remember the model's layout the first time; refuse another one later.
+
+        Args:
+            layout: Canonical JSON of names, shapes and dtypes.
+
+        Raises:
+            ConfigurationError: Says which tensor differs.
+        """
+        ...

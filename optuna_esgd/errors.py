@@ -1,0 +1,31 @@
+"""Every error this package raises on purpose; each is also the builtin it is a kind of."""
+
+from __future__ import annotations
+
+
+class EsgdError(Exception):
+    """The root: catch this to catch everything the package raises on purpose."""
+
+
+class ConfigurationError(EsgdError, ValueError):
+    """An argument is out of range, or a study was made with other settings than these."""
+
+
+class StudyError(EsgdError, RuntimeError):
+    """The study cannot be used this way (wrong sampler, several objectives, a copy, ...)."""
+
+
+class TaskError(EsgdError, TypeError):
+    """The user's task returned something that training cannot go on with."""
+
+
+class StorageError(EsgdError, RuntimeError):
+    """The database is unreachable, of another schema version, or of an unknown kind."""
+
+
+class CorruptionError(EsgdError, OSError):
+    """Stored bytes do not match their digest; names the chunk and who needs it."""
+
+
+class WeightsNotFoundError(EsgdError, LookupError):
+    """The weights asked for were never stored, or nothing needed them and they were collected."""

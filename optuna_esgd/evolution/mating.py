@@ -1,0 +1,67 @@
+"""Who breeds with whom: parents drawn by roulette wheel (Cui et al. 2018, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from optuna_esgd.evolution.fitness import FloatArray, rank_by_fitness
+
+Roulette = Literal["rank", "inverse"]
+
+_EPSILON = 1e-12
+
+
+def roulette_weights(fitness: FloatArray | Sequence[float], roulette: Roulette) -> FloatArray:
+    """Width of each individual's sector of the wheel.
+
+    ``"rank"`` is linear in rank (the best of n gets n, the worst 1) and so works for any scale
+    and sign. ``"inverse"`` is the paper's 1 / (ε + f); where a fitness is negative (a maximised
+    metric, say) it is taken relative to the smallest one. Diverged individuals get no sector.
+
+    Args:
+        fitness: (individuals,) lower is better; inf marks a diverged one.
+        roulette: ``"rank"`` or ``"inverse"``.
+
+    Returns:
+        (individuals,) probabilities; they sum to one, or are all zero if all diverged.
+    """
+    values = np.asarray(fitness, dtype=np.float64)
+    finite = np.isfinite(values)
+    weights = np.zeros(len(values))
+    if roulette == "rank":
+        weights[rank_by_fitness(values)] = np.arange(len(values), 0, -1, dtype=np.float64)
+        weights[~finite] = 0.0
+    elif finite.any():
+        lowest = min(0.0, float(values[finite].min()))
+        weights[finite] = 1.0 / (_EPSILON + values[finite] - lowest)
+    total = weights.sum()
+    return weights / total if total > 0 else weights
+
+
+def draw_parents(
+    weights: FloatArray, *, n_parents: int, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Draw ρ distinct parents of one offspring by roulette wheel.
+
+    Where fewer than ρ individuals have a sector, all of those are parents and the others are
+    drawn uniformly.
+
+    Args:
+        weights: (individuals,) from ``roulette_weights``.
+        n_parents: ρ, at most the number of individuals.
+        rng: The stream of this offspring.
+
+    Returns:
+        ρ distinct indices; the first one is the birth parent, from whom species and
+        hyperparameters are inherited.
+    """
+    eligible = np.flatnonzero(weights)
+    if len(eligible) >= n_parents:
+        drawn = rng.choice(len(weights), size=n_parents, replace=False, p=weights)
+    else:
+        others = rng.permutation(np.flatnonzero(weights == 0))
+        drawn = np.concatenate([eligible, others])[:n_parents]
+    return tuple(int(index) for index in drawn)

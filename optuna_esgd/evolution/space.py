@@ -1,0 +1,178 @@
+"""Search spaces of hyperparameters, and how a value is drawn or inherited.
+
+A range has a *scale* on which its values are spread evenly: ``"linear"``, ``"log"``, or
+``"one_minus"`` (log of 1 - x, for values that live near 1, such as momentum and betas).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from optuna_esgd.errors import ConfigurationError
+
+Scale = Literal["linear", "log", "one_minus"]
+Value: TypeAlias = float | int | str | bool | None
+
+_SHRINK, _GROW = 0.8, 1.25  # Jaderberg et al. 2017, section 4: perturb by 0.8 or 1.25
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Real values in [low, high], on a grid of ``step`` from ``low`` on where one is given."""
+
+    low: float
+    high: float
+    scale: Scale = "linear"
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range, or one its scale does not cover."""
+        _check_bounds(self.low, self.high, self.scale)
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Whole numbers low, low + step, .. up to high."""
+
+    low: int
+    high: int
+    scale: Scale = "linear"
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range, or one its scale does not cover."""
+        _check_bounds(self.low, self.high, self.scale)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of a few values without an order."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty set."""
+        if not self.values:
+            raise ConfigurationError("Choices needs at least one value, got none.")
+
+
+Range: TypeAlias = FloatRange | IntRange | Choices
+Space: TypeAlias = Mapping[str, Range]
+
+
+def _check_bounds(low: float, high: float, scale: Scale) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ConfigurationError(
+            f"A range needs finite bounds with low <= high, got [{low}, {high}]."
+        )
+    if scale == "log" and low <= 0:
+        raise ConfigurationError(f"A log range needs low > 0, got [{low}, {high}].")
+    if scale == "one_minus" and high >= 1:
+        raise ConfigurationError(f"A one_minus range needs high < 1, got [{low}, {high}].")
+
+
+def resample(range_: Range, rng: np.random.Generator) -> Value:
+    """Draw a value from the whole range, evenly on its scale."""
+    if isinstance(range_, Choices):
+        return range_.values[int(rng.integers(len(range_.values)))]
+    if range_.scale == "linear" and range_.step is not None:
+        return _snap(range_, range_.low + int(rng.integers(_n_steps(range_) + 1)) * range_.step)
+    low, high = _coordinates(range_)
+    return _snap(range_, _from_scale(range_.scale, float(rng.uniform(low, high))))
+
+
+def perturb(
+    range_: Range, value: Value, *, resample_probability: float, rng: np.random.Generator
+) -> Value:
+    """Inherit a value with a small change.
+
+    Numbers are multiplied by 0.8 or 1.25 (on the one_minus scale: 1 - x is) and reflected at the
+    bounds; whole and gridded numbers move by at least one step. On a linear range that reaches
+    below zero or starts at it, the distance from ``low`` is what is multiplied. Choices are drawn
+    anew with ``resample_probability``. So is any value that the range no longer holds.
+
+    Returns:
+        A value inside the range.
+    """
+    if rng.random() < resample_probability * isinstance(range_, Choices):
+        return resample(range_, rng)
+    if not contains(range_, value):
+        return resample(range_, rng)
+    if isinstance(range_, Choices) or range_.low == range_.high:
+        return value
+    assert isinstance(value, int | float)  # noqa: S101  (contains() has checked it)
+    factor = _SHRINK if rng.random() < 0.5 else _GROW
+    moved = _snap(range_, _multiply(range_, float(value), factor))
+    if moved == value and range_.step is not None:
+        neighbour = value + math.copysign(range_.step, factor - 1)
+        moved = _snap(range_, _reflect(range_, neighbour))
+    return moved
+
+
+def contains(range_: Range, value: Value) -> bool:
+    """Whether the range holds the value."""
+    if isinstance(range_, Choices):
+        return any(value == choice and type(value) is type(choice) for choice in range_.values)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return range_.low <= value <= range_.high
+
+
+def _multiply(range_: FloatRange | IntRange, value: float, factor: float) -> float:
+    if range_.scale == "one_minus":
+        return _reflect(range_, 1.0 - (1.0 - value) * factor)
+    origin = range_.low if range_.scale == "linear" and range_.low <= 0 else 0.0
+    return _reflect(range_, origin + (value - origin) * factor)
+
+
+def _reflect(range_: FloatRange | IntRange, value: float) -> float:
+    """Reflect at the bounds on the range's scale, as often as it takes to come inside."""
+    low, high = _coordinates(range_)
+    try:
+        position = _to_scale(range_.scale, value)
+    except ValueError:  # beyond where a log exists: the bound itself is as far as it goes
+        return range_.low if range_.scale == "log" else range_.high
+    width = high - low
+    offset = (position - low) % (2 * width)
+    inside = low + (offset if offset <= width else 2 * width - offset)
+    # A position that was inside already must not suffer from the arithmetic of the reflection.
+    return value if low <= position <= high else _from_scale(range_.scale, inside)
+
+
+def _coordinates(range_: FloatRange | IntRange) -> tuple[float, float]:
+    """The bounds on the scale, in ascending order."""
+    a, b = _to_scale(range_.scale, range_.low), _to_scale(range_.scale, range_.high)
+    return (a, b) if a <= b else (b, a)
+
+
+def _to_scale(scale: Scale, value: float) -> float:
+    if scale == "log":
+        return math.log(value)
+    return math.log(1.0 - value) if scale == "one_minus" else float(value)
+
+
+def _from_scale(scale: Scale, position: float) -> float:
+    if scale == "log":
+        return math.exp(position)
+    return 1.0 - math.exp(position) if scale == "one_minus" else position
+
+
+def _n_steps(range_: FloatRange | IntRange) -> int:
+    """How many grid steps fit between the bounds."""
+    return math.floor((range_.high - range_.low) / (range_.step or math.inf) + 1e-9)
+
+
+def _snap(range_: FloatRange | IntRange, value: float) -> float | int:
+    """Bring a number onto the range's grid and strictly inside its bounds."""
+    if range_.step is not None:
+        position = round((value - range_.low) / range_.step)
+        position = min(max(position, 0), _n_steps(range_))
+        value = range_.low + position * range_.step
+    if isinstance(range_, IntRange):
+        return int(value)
+    return float(min(max(value, range_.low), range_.high))
