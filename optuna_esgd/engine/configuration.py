@@ -149,6 +149,63 @@ class Configuration:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user sets before the study is known; None stands for "as the preset says".
+
+    See ``Configuration`` for what each number is.
+    """
+
+    population_size: int = 16
+    preset: Preset = "coevolve"
+    seed: int | None = None
+    n_offspring: int | None = None
+    n_parents: int = 2
+    n_elites: int | None = None
+    mutation_scale: float = 0.01
+    roulette: Roulette = "rank"
+    n_epochs: int | None = None
+    n_evolution_rounds: int = 1
+    n_generations: int | None = None
+    back_off: BackOff | None = None
+    explore: ExploreName | None = None
+    resample_probability: float = 0.1
+    inherit_optimizer_state: bool | None = None
+    learning_rate_decay: float | None = None
+    max_tries: int = 3
+    lease_seconds: float = 60.0
+
+    def configure(self, *, seed: int, cohort_size: int | None, maximize: bool) -> Configuration:
+        """Fill in the preset and what only the study knows.
+
+        Args:
+            seed: Used where the settings name none (the study's stored seed, or a fresh one).
+            cohort_size: None for the whole population.
+            maximize: Direction of the study.
+
+        Raises:
+            ConfigurationError: A number is out of range.
+        """
+        if self.preset not in PRESETS:
+            raise ConfigurationError(
+                f"preset must be one of {sorted(PRESETS)}, got {self.preset!r}."
+            )
+        mu = self.population_size
+        defaults: dict[str, Any] = {
+            **PRESETS[self.preset],
+            "n_offspring": 4 * mu,
+            "n_elites": max(1, round(0.6 * mu)),
+            "seed": seed,
+        }
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        del given["preset"]
+        return Configuration(
+            **{"n_generations": None, **defaults, **given},
+            cohort_size=mu if cohort_size is None else cohort_size,
+            maximize=maximize,
+        )
+
+
 def cohorts(configuration: Configuration, n_individuals: int) -> list[range]:
     """Partition ``n_individuals`` numbers into cohorts of at most ``cohort_size``."""
     size = configuration.cohort_size

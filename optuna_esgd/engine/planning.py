@@ -126,9 +126,7 @@ def _sgd_step(
     )
 
 
-def trained_ancestor(
-    birth: Individual, parents: dict[Reference, Individual]
-) -> Individual | None:
+def trained_ancestor(birth: Individual, parents: dict[Reference, Individual]) -> Individual | None:
     """Follow first parents to the individual that trained: offspring carry no species."""
     ancestor = birth
     while ancestor.first_parent is not None and (
