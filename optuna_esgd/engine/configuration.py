@@ -7,8 +7,10 @@ K_v = ``n_evolution_rounds``, K = ``n_generations``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from optuna_esgd.errors import ConfigurationError
@@ -92,13 +94,15 @@ class Configuration:
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers before anything is trained or stored."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
         mu = self.population_size
         rules: tuple[tuple[str, bool, str], ...] = (
             ("population_size", mu >= 2, "at least 2 (a population coevolves)"),
             ("n_offspring", self.n_offspring >= 0, "0 or more"),
             ("n_parents", 1 <= self.n_parents <= mu, f"between 1 and population_size = {mu}"),
             ("n_elites", 1 <= self.n_elites <= mu, f"between 1 and population_size = {mu}"),
-            ("mutation_scale", 0 <= self.mutation_scale < float("inf"), "finite and 0 or more"),
+            ("mutation_scale", 0 <= self.mutation_scale < math.inf, "finite and 0 or more"),
             ("roulette", self.roulette in ("rank", "inverse"), "'rank' or 'inverse'"),
             ("n_epochs", self.n_epochs >= 1, "at least 1"),
             ("n_evolution_rounds", self.n_evolution_rounds >= 0, "0 or more"),
@@ -117,7 +121,7 @@ class Configuration:
             ("learning_rate_decay", 0 < self.learning_rate_decay <= 1, "in (0, 1]"),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
             ("max_tries", self.max_tries >= 1, "at least 1"),
-            ("lease_seconds", self.lease_seconds > 0, "more than 0"),
+            ("lease_seconds", 0 < self.lease_seconds < math.inf, "finite and more than 0"),
         )
         for name, is_valid, expected in rules:
             if not is_valid:
@@ -190,20 +194,45 @@ class Settings:
             raise ConfigurationError(
                 f"preset must be one of {sorted(PRESETS)}, got {self.preset!r}."
             )
-        mu = self.population_size
+        types = {field.name: field for field in fields(Configuration)}
+        mu: int = _plain(types["population_size"], self.population_size)
         defaults: dict[str, Any] = {
             **PRESETS[self.preset],
             "n_offspring": 4 * mu,
             "n_elites": max(1, round(0.6 * mu)),
             "seed": seed,
         }
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        del given["preset"]
+        given = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in types
+            and not (field.default is None and getattr(self, field.name) is None)
+        }
         return Configuration(
             **{"n_generations": None, **defaults, **given},
             cohort_size=mu if cohort_size is None else cohort_size,
             maximize=maximize,
         )
+
+
+def _plain(field: Field[Any], value: Any) -> Any:
+    """Turn a number of any library into Python's own, by the field's declared type.
+
+    Raises:
+        ConfigurationError: It is not a number of that kind; a bool is none.
+    """
+    kinds: Mapping[Any, tuple[type | tuple[type, ...], type, str]] = {
+        "int": (Integral, int, "a whole number"),
+        "int | None": (Integral, int, "a whole number, or None"),
+        "float": (Real, float, "a number"),
+        "bool": (bool, bool, "True or False"),
+    }
+    if field.type not in kinds or (value is None and field.type == "int | None"):
+        return value
+    kind, plain, expected = kinds[field.type]
+    if not isinstance(value, kind) or (isinstance(value, bool) and plain is not bool):
+        raise ConfigurationError(f"{field.name} must be {expected}, got {value!r}.")
+    return plain(value)
 
 
 def cohorts(configuration: Configuration, n_individuals: int) -> list[range]:

@@ -33,6 +33,7 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
         return Wait()
     if configuration.n_offspring and facts.round < configuration.n_evolution_rounds:
         return Commit(plan_offspring(facts, configuration))
-    if facts.generation + 1 == configuration.n_generations:
+    n_generations = configuration.n_generations
+    if n_generations is not None and facts.generation + 1 >= n_generations:
         return Stop()
     return Commit(plan_survivors(facts, configuration, explore))

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.planning import trained_ancestor
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import FloatRange, Range, Space, Value, perturb, resample
+
+# A power that underflows to 0 would leave no range; far above, nothing trains any more.
+_LOWEST_DECAY = 1e-100
+
+
+class Nothing(Enum):
+    """The type of ``NOTHING``."""
+
+    NOTHING = "nothing"
+
+
+NOTHING: Final = Nothing.NOTHING
+"""Stands for a value that the birth parent does not have: None is a value like any other."""
 
 
 def explore_nothing(
@@ -36,10 +51,10 @@ class ExploreSpaces:
         self, births: Sequence[Individual], parents: Mapping[Reference, Individual]
     ) -> list[tuple[str, Mapping[str, Value]]]:
         """Choose for each birth by its own random streams."""
-        return [self._choose(birth, dict(parents)) for birth in births]
+        return [self._choose(birth, parents) for birth in births]
 
     def _choose(
-        self, birth: Individual, parents: dict[Reference, Individual]
+        self, birth: Individual, parents: Mapping[Reference, Individual]
     ) -> tuple[str, Mapping[str, Value]]:
         """Inherit the species and its values, or draw both anew with a small probability."""
         generation, number = birth.reference.generation, birth.reference.number
@@ -52,7 +67,7 @@ class ExploreSpaces:
             or rng.random() < self.configuration.resample_probability
             else parent
         )
-        names = list(self.spaces)
+        names = sorted(self.spaces)  # whoever plans, in whatever order it declared them
         species = names[int(rng.integers(len(names)))] if inherited is None else inherited.species
         values = {
             name: explore_value(
@@ -60,7 +75,7 @@ class ExploreSpaces:
                 birth.reference,
                 name,
                 range_,
-                inherited.hyperparameters.get(name) if inherited is not None else None,
+                NOTHING if inherited is None else inherited.hyperparameters.get(name, NOTHING),
             )
             for name, range_ in self.spaces[species].items()
         }
@@ -72,7 +87,7 @@ def explore_value(
     reference: Reference,
     name: str,
     range_: Range,
-    inherited: Value,
+    inherited: Value | Nothing,
 ) -> Value:
     """One hyperparameter of one individual, from the stream that belongs to it alone.
 
@@ -81,13 +96,13 @@ def explore_value(
         reference: Whose value.
         name: The parameter's name.
         range_: Its range; ``lr`` is annealed by ``annealed_range`` first.
-        inherited: The birth parent's value; None to draw from the whole range.
+        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range.
     """
     rng = stream(
         configuration.seed, reference.generation, reference.number, "hyperparameter", name
     )
     range_ = annealed_range(configuration, reference.generation, name, range_)
-    if inherited is None:
+    if inherited is NOTHING:
         return resample(range_, rng)
     return perturb(
         range_, inherited, resample_probability=configuration.resample_probability, rng=rng
@@ -102,7 +117,7 @@ def annealed_range(
     Cui et al. 2018, section 4: the range learning rates are drawn from is annealed over the
     generations. Other parameters, and learning rates on a grid, keep their range.
     """
-    decay = configuration.learning_rate_decay**generation
+    decay = max(configuration.learning_rate_decay**generation, _LOWEST_DECAY)
     if name != "lr" or decay == 1.0 or not isinstance(range_, FloatRange) or range_.step:
         return range_
     return replace(range_, low=range_.low * decay, high=range_.high * decay)

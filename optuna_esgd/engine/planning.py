@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from optuna_esgd.engine.configuration import Configuration, cohorts
@@ -53,7 +54,8 @@ def plan_survivors(facts: Facts, configuration: Configuration, explore: Explore)
     """Lay out the next generation's SGD step: the survivors are its births."""
     generation = facts.generation + 1
     pool = current_pool(facts, configuration)
-    elites = configuration.n_elites if configuration.n_offspring else configuration.population_size
+    # Without an evolution round nobody was selected: everyone goes on as an elite.
+    elites = configuration.n_elites if facts.round else configuration.population_size
     births = [
         _birth(survivor, Reference(generation, 0, number), is_elite=number < elites)
         for number, survivor in enumerate(pool)
@@ -126,7 +128,9 @@ def _sgd_step(
     )
 
 
-def trained_ancestor(birth: Individual, parents: dict[Reference, Individual]) -> Individual | None:
+def trained_ancestor(
+    birth: Individual, parents: Mapping[Reference, Individual]
+) -> Individual | None:
     """Follow first parents to the individual that trained: offspring carry no species."""
     ancestor = birth
     while ancestor.first_parent is not None and (

@@ -8,8 +8,11 @@ Two readings, both with the guarantee that the end is never worse than the birth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from optuna_esgd.evolution.fitness import clean_fitness
 
 BackOff = Literal["step", "best"]
 
@@ -18,17 +21,23 @@ BackOff = Literal["step", "best"]
 class BackOffRule:
     """Decides, epoch by epoch, what one individual keeps.
 
-    The kept point is the one with ``best_fitness``; whoever trains holds its copy.
+    The kept point is the one with ``best_fitness``; whoever trains holds its copy. A diverged
+    point is never kept, not even by one that was diverged at birth: it starts again from there.
     """
 
     back_off: BackOff
     best_fitness: float
     n_back_offs: int = 0
 
+    def __post_init__(self) -> None:
+        """Take a birth that diverged as ``inf``."""
+        self.best_fitness = clean_fitness(self.best_fitness)
+
     def is_kept(self, fitness: float) -> bool:
         """Whether the point just reached, of this fitness, becomes the kept point."""
-        improved = fitness < self.best_fitness or (
-            self.back_off == "step" and fitness == self.best_fitness
+        improved = math.isfinite(fitness) and (
+            fitness < self.best_fitness
+            or (self.back_off == "step" and fitness == self.best_fitness)
         )
         if improved:
             self.best_fitness = fitness

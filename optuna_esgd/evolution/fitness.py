@@ -25,7 +25,8 @@ def mean_of_best(fitness: FloatArray | Sequence[float], n_elites: int) -> FloatA
     """Mean fitness of the r best for r = 1 .. ``n_elites``: the certificate of Theorem 1.
 
     The sum runs from the best on, in order. Rounded addition is monotone, so if every sorted
-    fitness is no worse than before, no mean is worse either: the comparison is exact.
+    fitness is no worse than before, no mean is worse either: the comparison is exact. A mean over
+    a diverged one is inf, also where the sum of the others overflows to -inf.
 
     Args:
         fitness: (individuals,) lower is better; inf marks a diverged one.
@@ -36,5 +37,7 @@ def mean_of_best(fitness: FloatArray | Sequence[float], n_elites: int) -> FloatA
         (Cui et al. 2018, Theorem 1 and Corollary 1).
     """
     best = np.sort(np.asarray(fitness, dtype=np.float64))[:n_elites]
-    means: FloatArray = np.cumsum(best) / np.arange(1, len(best) + 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        means: FloatArray = np.cumsum(best) / np.arange(1, len(best) + 1)
+    means[best == np.inf] = np.inf
     return means

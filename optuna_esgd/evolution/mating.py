@@ -36,7 +36,8 @@ def roulette_weights(fitness: FloatArray | Sequence[float], roulette: Roulette) 
         weights[~finite] = 0.0
     elif finite.any():
         lowest = min(0.0, float(values[finite].min()))
-        weights[finite] = 1.0 / (_EPSILON + values[finite] - lowest)
+        with np.errstate(over="ignore"):  # a distance that overflows gets no sector
+            weights[finite] = 1.0 / (_EPSILON + (values[finite] - lowest))
     total = weights.sum()
     return weights / total if total > 0 else weights
 
@@ -58,10 +59,9 @@ def draw_parents(
         ρ distinct indices; the first one is the birth parent, from whom species and
         hyperparameters are inherited.
     """
-    eligible = np.flatnonzero(weights)
-    if len(eligible) >= n_parents:
-        drawn = rng.choice(len(weights), size=n_parents, replace=False, p=weights)
-    else:
-        others = rng.permutation(np.flatnonzero(weights == 0))
-        drawn = np.concatenate([eligible, others])[:n_parents]
-    return tuple(int(index) for index in drawn)
+    n_drawn = min(n_parents, int(np.count_nonzero(weights)))
+    drawn: list[int] = []
+    if n_drawn:
+        drawn = rng.choice(len(weights), size=n_drawn, replace=False, p=weights).tolist()
+    others = rng.permutation(np.flatnonzero(weights == 0)).tolist()
+    return tuple([*drawn, *others][:n_parents])

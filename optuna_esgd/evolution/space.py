@@ -32,7 +32,7 @@ class FloatRange:
 
     def __post_init__(self) -> None:
         """Refuse an empty range, or one its scale does not cover."""
-        _check_bounds(self.low, self.high, self.scale)
+        _check_range(self)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class IntRange:
 
     def __post_init__(self) -> None:
         """Refuse an empty range, or one its scale does not cover."""
-        _check_bounds(self.low, self.high, self.scale)
+        _check_range(self)
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,28 @@ Range: TypeAlias = FloatRange | IntRange | Choices
 Space: TypeAlias = Mapping[str, Range]
 
 
-def _check_bounds(low: float, high: float, scale: Scale) -> None:
+def _check_range(range_: FloatRange | IntRange) -> None:
+    name, low, high = type(range_).__name__, range_.low, range_.high
+    is_whole = isinstance(range_, IntRange)
+    numbers = (low, high) if range_.step is None and not is_whole else (low, high, range_.step)
+    kind, wanted = (int, "whole") if is_whole else ((int, float), "real")
+    if any(isinstance(number, bool) or not isinstance(number, kind) for number in numbers):
+        raise ConfigurationError(
+            f"{name} needs {wanted} numbers, got low={low!r}, high={high!r}, step={range_.step!r}."
+        )
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ConfigurationError(
-            f"A range needs finite bounds with low <= high, got [{low}, {high}]."
+            f"{name} needs finite bounds with low <= high, got [{low}, {high}]."
         )
-    if scale == "log" and low <= 0:
+    if range_.step is not None and not (math.isfinite(range_.step) and range_.step > 0):
+        raise ConfigurationError(f"{name} needs step > 0, got {range_.step!r}.")
+    if range_.scale not in ("linear", "log", "one_minus"):
+        raise ConfigurationError(
+            f"{name} needs the scale 'linear', 'log' or 'one_minus', got {range_.scale!r}."
+        )
+    if range_.scale == "log" and low <= 0:
         raise ConfigurationError(f"A log range needs low > 0, got [{low}, {high}].")
-    if scale == "one_minus" and high >= 1:
+    if range_.scale == "one_minus" and high >= 1:
         raise ConfigurationError(f"A one_minus range needs high < 1, got [{low}, {high}].")
 
 
@@ -108,10 +122,9 @@ def perturb(
     assert isinstance(value, int | float)  # noqa: S101  (contains() has checked it)
     factor = _SHRINK if rng.random() < 0.5 else _GROW
     moved = _snap(range_, _multiply(range_, float(value), factor))
-    if moved == value and range_.step is not None:
-        neighbour = value + math.copysign(range_.step, factor - 1)
-        moved = _snap(range_, _reflect(range_, neighbour))
-    return moved
+    if range_.step is None or _position(range_, moved) != _position(range_, value):
+        return moved
+    return _neighbour(range_, value, direction=1 if factor > 1 else -1)
 
 
 def contains(range_: Range, value: Value) -> bool:
@@ -133,15 +146,14 @@ def _multiply(range_: FloatRange | IntRange, value: float, factor: float) -> flo
 def _reflect(range_: FloatRange | IntRange, value: float) -> float:
     """Reflect at the bounds on the range's scale, as often as it takes to come inside."""
     low, high = _coordinates(range_)
-    try:
-        position = _to_scale(range_.scale, value)
-    except ValueError:  # beyond where a log exists: the bound itself is as far as it goes
-        return range_.low if range_.scale == "log" else range_.high
+    position = _to_scale(range_.scale, value)
     width = high - low
+    # A position that was inside already must not suffer from the arithmetic of the reflection;
+    # and different bounds may round to one point of the scale, which leaves nothing to reflect.
+    if low <= position <= high or width == 0:
+        return value
     offset = (position - low) % (2 * width)
-    inside = low + (offset if offset <= width else 2 * width - offset)
-    # A position that was inside already must not suffer from the arithmetic of the reflection.
-    return value if low <= position <= high else _from_scale(range_.scale, inside)
+    return _from_scale(range_.scale, low + (offset if offset <= width else 2 * width - offset))
 
 
 def _coordinates(range_: FloatRange | IntRange) -> tuple[float, float]:
@@ -167,12 +179,26 @@ def _n_steps(range_: FloatRange | IntRange) -> int:
     return math.floor((range_.high - range_.low) / (range_.step or math.inf) + 1e-9)
 
 
+def _position(range_: FloatRange | IntRange, value: float) -> int:
+    """The number of the grid point nearest to a value; 0 where there is no grid."""
+    position = round((value - range_.low) / (range_.step or math.inf))
+    return min(max(position, 0), _n_steps(range_))
+
+
+def _neighbour(
+    range_: FloatRange | IntRange, value: float, *, direction: Literal[-1, 1]
+) -> float | int:
+    """One grid step in this direction, or in the other one where the range ends here."""
+    position = _position(range_, value)
+    if not 0 <= position + direction <= _n_steps(range_):
+        direction = -1 if direction == 1 else 1
+    return _snap(range_, range_.low + (position + direction) * (range_.step or 0))
+
+
 def _snap(range_: FloatRange | IntRange, value: float) -> float | int:
-    """Bring a number onto the range's grid and strictly inside its bounds."""
+    """Bring a number onto the range's grid and inside its bounds."""
     if range_.step is not None:
-        position = round((value - range_.low) / range_.step)
-        position = min(max(position, 0), _n_steps(range_))
-        value = range_.low + position * range_.step
+        value = range_.low + _position(range_, value) * range_.step
     if isinstance(range_, IntRange):
         return int(value)
     return float(min(max(value, range_.low), range_.high))

@@ -1,0 +1,218 @@
+"""Batched: all rows of a cohort train as one computation (torch.func)."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.individual import Individual
+from optuna_esgd.errors import EsgdError
+from optuna_esgd.genome.keyed_randomness import KeyedDropout
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.species.base import Species
+from optuna_esgd.trainer.optimizers import CohortOptimizers
+from optuna_esgd.trainer.rows import epoch_seed
+from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
+from optuna_esgd.trainer.task import check_fitness
+
+Tensors = dict[str, Tensor]
+
+
+class BatchedModel:
+    """One model's forward and backward pass over many rows of weights at once."""
+
+    def __init__(self, task: SupervisedTask, model: nn.Module, device: torch.device) -> None:
+        self._task = task
+        self._training_model = copy.deepcopy(model).to(device).train()
+        self._evaluation_model = copy.deepcopy(model).to(device).eval()
+        self._gradients = vmap(grad_and_value(self._loss, has_aux=True))
+        self._criterion = vmap(self._evaluate, in_dims=(0, None, None))
+
+    def gradients(
+        self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor
+    ) -> tuple[Tensors, Tensor]:
+        """Gradients of every row on its own batch; running statistics advance in ``weights``.
+
+        Args:
+            weights: (rows, ...) of the model.
+            inputs: (rows, batch, ...) inputs.
+            targets: (rows, batch, ...) targets.
+            keys: (rows,) int64, what each row's dropout masks are drawn from.
+
+        Returns:
+            name -> (rows, *shape) gradients, and (rows,) losses.
+        """
+        buffers = weights.buffers()
+        result, (losses, advanced) = _unpack(
+            self._gradients(weights.parameters(), weights.frozen(), buffers, inputs, targets, keys)
+        )
+        for name, value in advanced.items():
+            buffers[name].copy_(value)
+        return result, losses
+
+    def criterion(self, weights: Matrix, inputs: Tensor, targets: Tensor) -> Tensor:
+        """(rows,) metric or loss of every row on one and the same batch."""
+        state = {**weights.parameters(), **weights.frozen(), **weights.buffers()}
+        values: Tensor = self._criterion(state, inputs, targets)
+        return values
+
+    def _loss(
+        self,
+        parameters: Tensors,
+        frozen: Tensors,
+        buffers: Tensors,
+        inputs: Tensor,
+        targets: Tensor,
+        key: Tensor,
+    ) -> tuple[Tensor, Tensors]:
+        advanced = {name: value.clone() for name, value in buffers.items()}
+        state = {**parameters, **frozen, **advanced}
+        with self._task.autocast(inputs.device), KeyedDropout(key):
+            outputs = functional_call(self._training_model, state, (inputs,))
+            return self._task.loss(outputs, targets), advanced
+
+    def _evaluate(self, state: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
+        criterion: Criterion = self._task.metric or self._task.loss
+        with self._task.autocast(inputs.device):
+            outputs = functional_call(self._evaluation_model, state, (inputs,))
+            return torch.as_tensor(criterion(outputs, targets), device=inputs.device)
+
+
+class BatchedTraining:
+    """A cohort of a supervised task that trains as one computation."""
+
+    def __init__(
+        self,
+        task: SupervisedTask,
+        model: BatchedModel,
+        configuration: Configuration,
+        species: Mapping[str, Species],
+        individuals: Sequence[Individual],
+        weights: Matrix,
+        states: Sequence[Mapping[str, Tensor]],
+        score: Callable[[Matrix], list[float]],
+    ) -> None:
+        self.weights = weights
+        self._task = task
+        self._model = model
+        self._configuration = configuration
+        self._individuals = individuals
+        self._optimizers = CohortOptimizers(weights, individuals, species, states)
+        self._score = score
+        self._kept_weights = weights.clone()
+
+    def train_epoch(self, number: int) -> list[int]:
+        """One pass of every row over the training examples, each in its own order."""
+        device = self.weights.device
+        examples = self._task.train
+        inputs, targets = examples.on(device)
+        seeds = [epoch_seed(self._configuration, one, number) for one in self._individuals]
+        orders = torch.stack([examples.order(seed) for seed in seeds]).to(device)
+        keys = torch.tensor(seeds, device=device)
+        for step, indices in enumerate(orders.split(examples.batch_size, dim=1)):
+            gradients, _ = self._model.gradients(
+                self.weights, inputs[indices], targets[indices], keys + step
+            )
+            self._optimizers.step(gradients)
+        return [examples.n_batches * cost for cost in self._optimizers.gradients_per_step]
+
+    def score(self) -> list[float]:
+        """Fitness of every row."""
+        return self._score(self.weights)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Copy rows of weights and optimizer state."""
+        self._kept_weights.copy_rows(self.weights, rows, rows)
+        self._optimizers.keep(rows)
+
+    def restore(self, rows: Sequence[int]) -> None:
+        """Copy the kept rows back."""
+        self.weights.copy_rows(self._kept_weights, rows, rows)
+        self._optimizers.restore(rows)
+
+    def optimizer_state(self, row: int) -> Tensors:
+        """The current state of the row's optimizer."""
+        return self._optimizers.row_state(row)
+
+
+def score_batched(
+    task: SupervisedTask, model: BatchedModel, configuration: Configuration, weights: Matrix
+) -> list[float]:
+    """Fitness of all rows in one pass over the validation examples."""
+    totals = torch.zeros(weights.n_rows, dtype=torch.float64, device=weights.device)
+    with torch.no_grad():
+        for inputs, targets in task.validation.batches(weights.device):
+            totals += model.criterion(weights, inputs, targets).double() * len(targets)
+    means = (totals / len(task.validation)).tolist()
+    return [check_fitness(mean, maximize=configuration.maximize) for mean in means]
+
+
+def why_not_batched(
+    task: SupervisedTask, model: BatchedModel, layout: Layout, device: torch.device
+) -> tuple[str | None, str | None]:
+    """Try a batch of two rows, in training and in evaluation, against plain PyTorch.
+
+    Returns:
+        Why training, and why evaluation, must go row by row; None where they need not.
+    """
+    if task.train.tensors is None or task.validation.tensors is None:
+        reason = "the examples are a Dataset that is asked for each item, not tensors"
+        return reason, reason
+    plain = task.build_model().to(device)
+    weights = Matrix.zeros(layout, 2, device)
+    weights.take_from(plain, 0)
+    weights.take_from(plain, 1)
+    inputs, targets = (part[:4] for part in task.train.on(device))
+    both = torch.stack([inputs, inputs]), torch.stack([targets, targets])
+    keys = torch.tensor([1, 1], device=device)
+
+    def train() -> None:
+        gradients, losses = model.gradients(weights.clone(), *both, keys)
+        loss = _plain_loss(task, plain, inputs, targets)
+        expected = torch.autograd.grad(loss, list(plain.parameters()), allow_unused=True)
+        del gradients, expected
+        if not torch.allclose(losses[0].float(), loss.detach().float(), rtol=1e-2, atol=1e-3):
+            raise RuntimeError(
+                f"the batched loss is {losses[0].item():.6g}, the plain one {loss.item():.6g}"
+            )
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            values = model.criterion(weights, inputs, targets)
+        if values.shape != (2,):
+            raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
+
+    return _reason(train), _reason(evaluate)
+
+
+def _plain_loss(task: SupervisedTask, plain: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    plain.train()
+    with task.autocast(inputs.device), KeyedDropout(torch.tensor(1, device=inputs.device)):
+        return task.loss(plain(inputs), targets)
+
+
+def _reason(attempt: Callable[[], None]) -> str | None:
+    """Run an attempt; say why it failed, or that torch falls back to a slow loop inside."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            attempt()
+        except EsgdError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever vmap cannot take, rows can)
+            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    slow = [str(one.message) for one in caught if "performance drop" in str(one.message)]
+    return slow[0].split(". ")[0] if slow else None
+
+
+def _unpack(result: Any) -> tuple[Tensors, tuple[Tensor, Tensors]]:
+    gradients, (losses, advanced) = result
+    return gradients, (losses, advanced)

@@ -1,0 +1,240 @@
+"""What individuals start from: new weights, a survivor's, or a recombination bred again."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.evolution.randomness import derive_seed
+from optuna_esgd.genome.breeding import breed
+from optuna_esgd.genome.codec import decode, decode_row, encode_row
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.genome.statistics import has_running_statistics
+
+_REMEMBERED_BYTES = 512 * 2**20
+
+
+class Births:
+    """Makes the starting points of individuals, bit by bit the same on every worker.
+
+    An offspring is never stored. Who needs it (to score it, and again to train it if it survived)
+    breeds it from its parents' stored weights and its own random stream.
+
+    Args:
+        population: Where parents' weights are read.
+        configuration: Seed and mutation scale.
+        layout: The model's layout.
+        build_model: Makes a freshly initialised model.
+        calibrate: Re-estimates running statistics of a bred model in place.
+        anchor: Weights that founders are perturbed copies of; founder 0 is an exact copy.
+        device: Where the rows are wanted.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        configuration: Configuration,
+        *,
+        layout: Layout,
+        build_model: Callable[[], nn.Module],
+        calibrate: Callable[[nn.Module], None],
+        anchor: Mapping[str, Tensor] | None,
+        device: torch.device,
+    ) -> None:
+        self._population = population
+        self._configuration = configuration
+        self._layout = layout
+        self._build_model = build_model
+        self._calibrate = calibrate
+        self._anchor = anchor
+        self._device = device
+        self._remembered = _RememberedRows(layout)
+        self._calibrated_model: nn.Module | None = None
+
+    def weights(self, individuals: Sequence[Individual]) -> Matrix:
+        """(individuals, ...) the weights each of them starts from, in their order."""
+        matrix = Matrix.zeros(self._layout, len(individuals), self._device)
+        bred = [(row, one) for row, one in enumerate(individuals) if _is_bred(one)]
+        for row, one in enumerate(individuals):
+            if one.birth == "founder":
+                self._write_founder(matrix, row, one)
+            elif not _is_bred(one):
+                matrix.copy_rows(self._stored([_origin(one)]), [0], [row])
+        if bred:
+            offspring = self._bred([self._offspring_of(one) for _, one in bred])
+            matrix.copy_rows(offspring, list(range(len(bred))), [row for row, _ in bred])
+        return matrix
+
+    def optimizer_state(self, individual: Individual) -> dict[str, Tensor]:
+        """The inherited optimizer state; empty where training starts afresh."""
+        if not individual.inherits_optimizer_state or individual.first_parent is None:
+            return {}
+        return self.read_optimizer_state(self._trained(individual.first_parent))
+
+    def read_optimizer_state(self, reference: Reference) -> dict[str, Tensor]:
+        """The optimizer state an individual ended with; empty if it kept none."""
+        snapshot = self._population.read_optimizer_state(reference)
+        return {} if snapshot is None else decode(snapshot.manifest, snapshot.payload)
+
+    def stand(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Finish individuals as they were born; who has no fitness yet counts as diverged."""
+        weights = self.weights(individuals)
+        return [
+            Outcome(
+                number=one.reference.number,
+                fitness=math.inf if one.birth_fitness is None else one.birth_fitness,
+                birth_fitness=math.inf if one.birth_fitness is None else None,
+                weights=snapshot_row(weights, row) if one.reference.round == 0 else None,
+            )
+            for row, one in enumerate(individuals)
+        ]
+
+    def _write_founder(self, matrix: Matrix, row: int, founder: Individual) -> None:
+        seed, number = self._configuration.seed, founder.reference.number
+        if self._anchor is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(seed, 0, number, "founder"))
+                matrix.take_from(self._build_model(), row)
+            return
+        anchor = Matrix.zeros(self._layout, 1, self._device)
+        anchor.write_row(0, self._anchor)
+        if number > 0:
+            scale = self._configuration.mutation_scale
+            anchor = breed(
+                anchor, [[0]], scales=[scale], seeds=[derive_seed(seed, 0, number, "founder")]
+            )
+            self._calibrate_rows(anchor)
+        matrix.copy_rows(anchor, [0], [row])
+
+    def _offspring_of(self, birth: Individual) -> Individual:
+        """The offspring a birth starts from; an offspring itself as it is."""
+        if birth.reference.round > 0:
+            return birth
+        return self._individual(_origin(birth))
+
+    def _bred(self, offspring: Sequence[Individual]) -> Matrix:
+        """Breed offspring from their parents, which may be bred themselves (K_v > 1)."""
+        parents = list(dict.fromkeys(ref for one in offspring for ref in one.parents))
+        pool = self._pool(parents)
+        rows = {reference: row for row, reference in enumerate(parents)}
+        bred = breed(
+            pool,
+            [[rows[reference] for reference in one.parents] for one in offspring],
+            scales=[one.mutation_scale for one in offspring],
+            seeds=[
+                derive_seed(self._configuration.seed, *one.reference, "mutation")
+                for one in offspring
+            ],
+        )
+        self._calibrate_rows(bred)
+        return bred
+
+    def _pool(self, references: Sequence[Reference]) -> Matrix:
+        stored = [ref for ref in references if ref.round == 0]
+        bred = [ref for ref in references if ref.round > 0]
+        pool = Matrix.zeros(self._layout, len(references), self._device)
+        rows = {reference: row for row, reference in enumerate(references)}
+        if stored:
+            source = self._stored(stored)
+            pool.copy_rows(source, list(range(len(stored))), [rows[ref] for ref in stored])
+        if bred:
+            source = self._bred([self._individual(ref) for ref in bred])
+            pool.copy_rows(source, list(range(len(bred))), [rows[ref] for ref in bred])
+        return pool
+
+    def _stored(self, references: Sequence[Reference]) -> Matrix:
+        matrix = Matrix.zeros(self._layout, len(references), self._device)
+        for row, reference in enumerate(references):
+            if not self._remembered.copy_to(reference, matrix, row):
+                snapshot = self._population.read_weights(reference)
+                decode_row(snapshot.manifest, snapshot.payload, matrix, row)
+                self._remembered.put(reference, matrix, row)
+        return matrix
+
+    def _calibrate_rows(self, matrix: Matrix) -> None:
+        """Give averaged weights running statistics of their own, where the model has any."""
+        if self._calibrated_model is None:
+            self._calibrated_model = self._build_model().to(self._device)
+        model = self._calibrated_model
+        if not has_running_statistics(model):
+            return
+        for row in range(matrix.n_rows):
+            matrix.load_into(model, row)
+            self._calibrate(model)
+            matrix.take_from(model, row)
+
+    def _individual(self, reference: Reference) -> Individual:
+        return _find(self._population.individuals(generation=reference.generation), reference)
+
+    def _trained(self, reference: Reference) -> Reference:
+        """Follow first parents from an offspring to the individual that trained."""
+        while reference.round > 0:
+            reference = self._individual(reference).parents[0]
+        return reference
+
+
+class _RememberedRows:
+    """Weights this worker has read (and checked) lately, so that it need not read them again."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._rows: OrderedDict[Reference, Matrix] = OrderedDict()
+
+    def put(self, reference: Reference, matrix: Matrix, row: int) -> None:
+        copy = Matrix.zeros(self._layout, 1, matrix.device)
+        copy.copy_rows(matrix, [row], [0])
+        self._rows[reference] = copy
+        self._rows.move_to_end(reference)
+        while len(self._rows) * copy.n_bytes > _REMEMBERED_BYTES:
+            self._rows.popitem(last=False)
+
+    def copy_to(self, reference: Reference, matrix: Matrix, row: int) -> bool:
+        source = self._rows.get(reference)
+        if source is None:
+            return False
+        matrix.copy_rows(source, [0], [row])
+        return True
+
+
+def snapshot_row(weights: Matrix, row: int) -> Snapshot:
+    """A row as the bytes that are stored."""
+    return Snapshot(*encode_row(weights.layout, weights, row))
+
+
+def offspring_outcome(
+    offspring: Individual, fitness: float, best_fitness: float, weights: Matrix, row: int
+) -> Outcome:
+    """How a scored offspring is recorded.
+
+    Only its fitness is kept: if it survives it is bred again. The exception is an offspring that
+    beats everyone alive: its weights are the run's result so far.
+    """
+    return Outcome(
+        number=offspring.reference.number,
+        fitness=fitness,
+        n_evaluations=1,
+        weights=snapshot_row(weights, row) if fitness < best_fitness else None,
+    )
+
+
+def _is_bred(individual: Individual) -> bool:
+    return individual.birth == "recombination"
+
+
+def _origin(individual: Individual) -> Reference:
+    if individual.origin is None:
+        raise ValueError(f"Individual {individual.reference} has no origin.")
+    return individual.origin
+
+
+def _find(individuals: Iterable[Individual], reference: Reference) -> Individual:
+    return next(one for one in individuals if one.reference == reference)

@@ -1,0 +1,204 @@
+"""``study.optimize(ESGDTrainer(task), ...)``: the objective that trains a population."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import Trial, TrialState
+from torch import Tensor, nn
+
+from optuna_esgd.engine.individual import Individual
+from optuna_esgd.engine.ports import Explore
+from optuna_esgd.errors import ConfigurationError, StudyError
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.species import DEFAULT_SPECIES, resolve_species
+from optuna_esgd.species.base import Species
+from optuna_esgd.store.opening import open_population
+from optuna_esgd.trainer.births import Births
+from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
+from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.show import show_individual
+from optuna_esgd.trainer.supervised import SupervisedTask
+from optuna_esgd.trainer.task import Task, shown_value
+from optuna_esgd.trainer.workshop import TaskWorkshop, build_seeded
+
+# Above this many parameters one network keeps a device busy, and a cohort would only cost memory.
+_LARGE_MODEL_PARAMETERS = 2_000_000
+
+
+class ESGDTrainer:
+    """An Optuna objective that trains a population of networks by ESGD.
+
+    One trial is one individual's SGD step in one generation: its parameters are the species and
+    its hyperparameters, its value is the fitness at the end. The study needs an ``ESGDSampler``,
+    which holds the numbers of the algorithm.
+
+    Example:
+        >>> study = optuna.create_study(sampler=esgd.ESGDSampler(population_size=16, seed=0))
+        >>> study.optimize(esgd.ESGDTrainer(task), n_trials=16 * 20)  # 20 generations
+        >>> model = esgd.load_best(study, task.build_model())
+
+    Args:
+        task: What is trained.
+        species: Optimizers that coevolve: objects such as ``SGD(lr=(1e-3, 1e-1))``, names of
+            stock species, or ``torch.optim`` classes. SGD and Adam if None.
+        anchor: Weights to start from (a model or its state dict): founder 0 is an exact copy, the
+            others are perturbed by ``mutation_scale``. The result is never worse than it.
+        cohort_size: Individuals that train together as one computation. The default is the whole
+            population for small supervised models, and 1 for your own tasks and for more than two
+            million parameters. Workers share the cohorts out among themselves, so with W workers
+            choose at most ``population_size / W``.
+        device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
+        store: Database URL for weights and fitness; the study's own database if None.
+
+    Raises:
+        ConfigurationError: An argument is out of range or of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        species: Sequence[Species | str | type[torch.optim.Optimizer]] | None = None,
+        anchor: nn.Module | Mapping[str, Tensor] | None = None,
+        cohort_size: int | None = None,
+        device: str | torch.device | None = None,
+        store: str | None = None,
+    ) -> None:
+        if not isinstance(task, Task):
+            raise ConfigurationError(
+                f"task must be a Task (SupervisedTask or a subclass of yours), got "
+                f"{type(task).__name__}."
+            )
+        self.task = task
+        self.species = {
+            one.name: one
+            for one in resolve_species(DEFAULT_SPECIES if species is None else species)
+        }
+        self.store = store
+        self._anchor = anchor.state_dict() if isinstance(anchor, nn.Module) else anchor
+        self._cohort_size = cohort_size
+        self._device = torch.device(device) if device is not None else _default_device()
+        self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._lock = threading.RLock()
+
+    def __call__(self, trial: Trial) -> float:
+        """Give this trial an individual: one that is finished already, or one trained now.
+
+        Raises:
+            optuna.TrialPruned: All generations are done; the study is told to stop.
+        """
+        study = trial.study
+        sampler = find_sampler(study)
+        _refuse_fixed_parameters(trial)
+        # Models and torch's global generator are shared by the threads of n_jobs.
+        with self._lock:
+            loop = self.open(study)
+            individual = loop.next_individual(trial.number)
+        if individual is None:
+            study.stop()
+            raise optuna.TrialPruned(
+                f"All {loop.configuration.n_generations} generations are done."
+            )
+        show_individual(trial, individual, sampler, self.species, loop.configuration)
+        return shown_value(_fitness(individual), maximize=loop.configuration.maximize)
+
+    def open(self, study: optuna.Study) -> WorkLoop:
+        """The work loop of this worker on a study's population, which is made if need be.
+
+        Raises:
+            StudyError: The study cannot be trained with this trainer.
+            ConfigurationError: The population was made with other settings or another model.
+        """
+        loops = self._loops.setdefault(study._storage, {})  # noqa: SLF001  (no public way)
+        key = study._study_id  # noqa: SLF001
+        if key not in loops:
+            loops[key] = self._open(study)
+        return loops[key]
+
+    def _open(self, study: optuna.Study) -> WorkLoop:
+        sampler = find_sampler(study)
+        model = self.task.build_model()
+        layout = Layout.of(model)
+        self._check_direction(study)
+        population, configuration = open_population(
+            study,
+            sampler.settings,
+            cohort_size=self._cohort_size or self._default_cohort_size(sampler, model),
+            store=self.store,
+        )
+        if population.facts().generation < 0:
+            _refuse_foreign_trials(study)
+        population.check_layout(layout.to_json())
+        with torch.no_grad():
+            build_seeded(self.task, configuration, self._device)
+        births = Births(
+            population,
+            configuration,
+            layout=layout,
+            build_model=self.task.build_model,
+            calibrate=self.task.calibrate,
+            anchor=self._anchor,
+            device=self._device,
+        )
+        workshop = TaskWorkshop(
+            self.task, configuration, self.species, births, layout, self._device
+        )
+        explore: Explore = sampler.explore_with(
+            configuration,
+            {name: one.space for name, one in self.species.items()},
+            lambda: [one for one in population.individuals() if one.reference.round == 0],
+        )
+        return WorkLoop(population, configuration, explore, workshop)
+
+    def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int:
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        if isinstance(self.task, SupervisedTask) and n_parameters <= _LARGE_MODEL_PARAMETERS:
+            return sampler.settings.population_size
+        return 1
+
+    def _check_direction(self, study: optuna.Study) -> None:
+        if (
+            isinstance(self.task, SupervisedTask)
+            and self.task.metric is None
+            and study.direction == optuna.study.StudyDirection.MAXIMIZE
+        ):
+            raise ConfigurationError(
+                "The study maximises, but the task has no metric and its loss must be minimised. "
+                "Give SupervisedTask(metric=...), or create the study with direction='minimize'."
+            )
+
+
+def _default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _fitness(individual: Individual) -> float:
+    return float("inf") if individual.fitness is None else individual.fitness
+
+
+def _refuse_fixed_parameters(trial: Trial) -> None:
+    """An individual's hyperparameters are part of its plan; a trial cannot bring others."""
+    if trial.system_attrs.get("fixed_params"):
+        raise StudyError(
+            "enqueue_trial cannot choose hyperparameters for an ESGDTrainer: they are planned for "
+            "a whole generation. Narrow the species' ranges instead, e.g. SGD(lr=(0.01, 0.1)), or "
+            "use esgd.sgd_step in an objective of your own."
+        )
+
+
+def _refuse_foreign_trials(study: optuna.Study) -> None:
+    n_finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if n_finished:
+        raise StudyError(
+            f"The study already has {n_finished} finished trials that were made without this "
+            "trainer (by another sampler or objective); populations are never mixed with them. "
+            "Use another study_name."
+        )

@@ -1,0 +1,103 @@
+"""What the trainer needs of the study's sampler (a sibling layer it must not import)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import optuna
+
+from optuna_esgd.engine.configuration import Configuration, Settings
+from optuna_esgd.engine.actions import Action
+from optuna_esgd.engine.individual import Claim, Individual
+from optuna_esgd.engine.ports import Explore, Population
+from optuna_esgd.errors import StudyError
+from optuna_esgd.evolution.space import Space, Value
+
+
+class HeldSlot(Protocol):
+    """A slot claimed for a trial that suggests its own hyperparameters.
+
+    Attributes:
+        claim: The claim to finish or release.
+        individual: Who is trained in the slot.
+        ancestor: The trained individual whose hyperparameters are inherited; None for founders.
+    """
+
+    claim: Claim
+    individual: Individual
+    ancestor: Individual | None
+
+
+class HeldSlots(Protocol):
+    """Slots by trial: claimed at a trial's first ``suggest_*``, or at ``sgd_step``."""
+
+    def hold(self, study: optuna.Study, trial_number: int, *, loop: GenerationLoop) -> HeldSlot:
+        """The trial's slot, claimed now if need be; evolution steps in between are done."""
+        ...
+
+
+class GenerationLoop(Protocol):
+    """What holding a slot needs of the work loop."""
+
+    population: Population
+    configuration: Configuration
+
+    def decide(self) -> Action:
+        """Read the facts and decide."""
+        ...
+
+    def act(self, action: Action) -> bool:
+        """Carry out one action."""
+        ...
+
+
+@runtime_checkable
+class OptunaSampler(Protocol):
+    """The part of ``ESGDSampler`` that the trainer uses."""
+
+    settings: Settings
+
+    @property
+    def held_slots(self) -> HeldSlots:
+        """The slots of objectives that suggest their own hyperparameters."""
+        ...
+
+    def hand_out(self, trial_number: int, values: Mapping[str, Value]) -> None:
+        """From now on, suggest these values to this trial."""
+        ...
+
+    def take_back(self, trial_number: int) -> None:
+        """Forget what was handed out."""
+        ...
+
+    def explore_with(
+        self,
+        configuration: Configuration,
+        spaces: Mapping[str, Space],
+        history: Callable[[], Sequence[Individual]],
+    ) -> Explore:
+        """Where new individuals' hyperparameters come from."""
+        ...
+
+
+def find_sampler(study: optuna.Study) -> OptunaSampler:
+    """The study's ESGDSampler.
+
+    Raises:
+        StudyError: The study has another sampler.
+    """
+    sampler: Any = study.sampler
+    if isinstance(sampler, OptunaSampler):
+        return sampler
+    inner = getattr(sampler, "_base_sampler", None)
+    if isinstance(inner, OptunaSampler):
+        raise StudyError(
+            f"{type(sampler).__name__} cannot fix hyperparameters of a population: they are "
+            "planned for a whole generation. Fix them in the species, e.g. SGD(momentum=0.9)."
+        )
+    raise StudyError(
+        f"ESGD needs a study with an ESGDSampler, got {type(sampler).__name__}. Write "
+        "optuna.create_study(sampler=esgd.ESGDSampler(...)); a study that is loaded again needs "
+        "sampler= as well."
+    )

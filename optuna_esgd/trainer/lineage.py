@@ -1,0 +1,96 @@
+"""Who descends from whom, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.errors import WeightsNotFoundError
+from optuna_esgd.trainer.results import open_results
+from optuna_esgd.trainer.task import shown_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def lineage(study: optuna.Study, *, store: str | None = None) -> pd.DataFrame:
+    """All finished individuals, offspring included, one per row.
+
+    Columns: generation, round (0 trained, v bred in the v-th evolution round), number, trial,
+    birth, parents (text references ``generation.round.number``), species, value_at_birth, value,
+    back_offs, epochs, gradients, evaluations, weights (digest), stored, worker, and one column
+    per hyperparameter named ``params_...``.
+
+    Raises:
+        StudyError: The study has no population.
+        ImportError: pandas is not installed (``pip install optuna_esgd[pandas]``).
+    """
+    import pandas as pd  # noqa: PLC0415  (optional)
+
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    everyone = open_results(study, store).individuals()
+    return pd.DataFrame(
+        [_row(one, maximize=maximize) for one in everyone if one.fitness is not None]
+    )
+
+
+def ancestry(
+    study: optuna.Study, reference: Reference | None = None, *, store: str | None = None
+) -> list[Individual]:
+    """The main line of an individual (the best if None): first parents back to a founder.
+
+    Returns:
+        The founder first, the individual last; offspring and the births they became are one step.
+    """
+    population = open_results(study, store)
+    everyone = {one.reference: one for one in population.individuals()}
+    if reference is None:
+        best = population.best()
+        if best is None:
+            raise WeightsNotFoundError("No individual has finished yet; train at least one trial.")
+        reference = best.reference
+    line = [everyone[reference]]
+    while (parent := line[-1].first_parent) is not None:
+        line.append(everyone[parent])
+    return line[::-1]
+
+
+def certificate(study: optuna.Study, *, store: str | None = None) -> dict[int, tuple[float, ...]]:
+    """Mean value of the r best survivors, r = 1 .. m, per generation; it never gets worse.
+
+    Cui et al. 2018, Theorem 1. The same numbers can be read with SQL from ``esgd_plan``.
+    """
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    stored: Mapping[int, tuple[float, ...]] = open_results(study, store).certificates()
+    return {
+        generation - 1: tuple(shown_value(mean, maximize=maximize) for mean in means)
+        for generation, means in sorted(stored.items())
+    }
+
+
+def _row(one: Individual, *, maximize: bool) -> dict[str, Any]:
+    birth_value = (
+        None if one.birth_fitness is None else shown_value(one.birth_fitness, maximize=maximize)
+    )
+    return {
+        "generation": one.reference.generation,
+        "round": one.reference.round,
+        "number": one.reference.number,
+        "trial": one.trial_number,
+        "birth": one.birth,
+        "parents": " ".join(str(parent) for parent in one.parents),
+        "species": one.species,
+        "value_at_birth": birth_value,
+        "value": shown_value(one.fitness or 0.0, maximize=maximize),
+        "back_offs": one.n_back_offs,
+        "epochs": one.n_epochs,
+        "gradients": one.n_gradients,
+        "evaluations": one.n_evaluations,
+        "weights": one.weights,
+        "stored": one.is_stored,
+        "worker": one.worker,
+        **{f"params_{name}": value for name, value in one.hyperparameters.items()},
+    }

@@ -1,0 +1,186 @@
+"""The work loop: decide, act, write. One worker's view of Algorithm 1."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Protocol
+
+from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.decide import decide
+from optuna_esgd.engine.individual import Claim, Individual, Plan, Slot
+from optuna_esgd.engine.ports import Explore, Population
+from optuna_esgd.engine.snapshot import Outcome
+from optuna_esgd.trainer.lease import keep_lease
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_WAIT_SECONDS = 0.02
+_LONGEST_WAIT_SECONDS = 1.0
+
+
+class Workshop(Protocol):
+    """Does the work of slots: trains individuals, scores offspring, or lets the birth stand."""
+
+    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Run the SGD step of a cohort."""
+        ...
+
+    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
+        """Breed a cohort of offspring and score them; weights only of one better than the best."""
+        ...
+
+    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Finish a slot whose training keeps failing: the birth weights stand."""
+        ...
+
+
+def worker_name() -> str:
+    """Who works here: host, process and thread."""
+    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+
+
+class WorkLoop:
+    """One worker on one population.
+
+    Attributes:
+        population: Where facts are read and outcomes written.
+        configuration: The run's settings.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        configuration: Configuration,
+        explore: Explore,
+        workshop: Workshop,
+    ) -> None:
+        self.population = population
+        self.configuration = configuration
+        self._explore = explore
+        self._workshop = workshop
+        self._n_waits = 0
+
+    def decide(self) -> Action:
+        """Read the facts and decide."""
+        return decide(self.population.facts(), self.configuration, self._explore)
+
+    def next_individual(self, trial_number: int) -> Individual | None:
+        """Work until there is a finished individual for this trial.
+
+        The evolution step comes first, since others wait for it; then individuals that finished
+        without a trial (the rest of a cohort, or of a worker that died) are handed out; only
+        then is more trained. So n trials train n individuals and no more, and the evolution step
+        of a generation is done before its last trial returns.
+
+        Returns:
+            The individual, or None if all generations are done.
+        """
+        while True:
+            action = self.decide()
+            if isinstance(action, Commit | Evaluate):
+                self.act(action)
+                continue
+            individual = self.population.assign_trial(trial_number)
+            if individual is not None:
+                return individual
+            if not self.act(action):
+                return None
+
+    def finish_generation(self) -> None:
+        """Do what is left to do between two SGD steps, as far as others have not claimed it."""
+        while isinstance(action := self.decide(), Commit | Evaluate):
+            self.act(action)
+
+    def act(self, action: Action) -> bool:
+        """Carry out one action; losing a race is not an error, the facts are just read again.
+
+        Returns:
+            False if there is nothing left to do.
+        """
+        match action:
+            case Commit(plan):
+                self._commit(plan)
+            case Train(slots) | Evaluate(slots):
+                self._work(slots)
+            case Wait():
+                self._wait()
+                return True
+            case Stop():
+                return False
+        self._n_waits = 0
+        return True
+
+    def _commit(self, plan: Plan) -> None:
+        """Store the plan; who wins also clears away what no living individual needs."""
+        if not self.population.commit_plan(plan):
+            return
+        if plan.round == 0 and plan.generation > 0:
+            best = plan.certificate[0]
+            _logger.info(
+                "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
+                plan.generation - 1,
+                best,
+                len(plan.certificate),
+                plan.certificate[-1],
+            )
+            self.population.collect_garbage()
+
+    def _work(self, slots: Sequence[Slot]) -> None:
+        """Claim one of the slots and work it off."""
+        claim = self._claim(slots)
+        if claim is None:
+            return
+        try:
+            with keep_lease(self.population, claim, self.configuration.lease_seconds):
+                outcomes = self._outcomes(claim.slot)
+        except Exception:
+            self.population.release(claim, failure=traceback.format_exc())
+            raise
+        except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
+            self.population.release(claim)
+            raise
+        if not self.population.finish(claim, outcomes):
+            _logger.warning(
+                "The lease on %s ran out before its work was done; another worker has it now and "
+                "this result is dropped. Raise lease_seconds if this happens often.",
+                claim.slot.key,
+            )
+
+    def _outcomes(self, slot: Slot) -> list[Outcome]:
+        everyone = self.population.individuals(generation=slot.key.generation)
+        cohort = [
+            one
+            for one in everyone
+            if one.reference.round == slot.key.round and one.reference.number in slot.numbers
+        ]
+        if slot.n_failures >= self.configuration.max_tries:
+            _logger.warning("%s failed %d times; birth weights stand.", slot.key, slot.n_failures)
+            return self._workshop.keep_births(cohort)
+        if slot.key.round == 0:
+            return self._workshop.train(cohort)
+        best = min((one.fitness for one in everyone if one.fitness is not None), default=math.inf)
+        return self._workshop.evaluate(cohort, best_fitness=best)
+
+    def _claim(self, slots: Sequence[Slot]) -> Claim | None:
+        """Try the slots in an order of this worker's own, so that workers rarely collide."""
+        start = hash(worker_name()) % len(slots)
+        for slot in (*slots[start:], *slots[:start]):
+            claim = self.population.claim(
+                slot.key, worker=worker_name(), lease_seconds=self.configuration.lease_seconds
+            )
+            if claim is not None:
+                return claim
+        return None
+
+    def _wait(self) -> None:
+        """Wait with back-off: others have claimed everything that is open."""
+        time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**self._n_waits))
+        self._n_waits = min(self._n_waits + 1, 16)

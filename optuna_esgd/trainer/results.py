@@ -1,0 +1,262 @@
+"""After training: the best weights, soups, ensembles, files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial
+from torch import Tensor, nn
+
+from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.errors import StudyError, WeightsNotFoundError
+from optuna_esgd.genome.codec import decode
+from optuna_esgd.store.opening import find_population
+from optuna_esgd.trainer.task import Task, check_fitness, shown_value
+
+
+class Combined(NamedTuple):
+    """A model made from several individuals, with its fitness in the study's direction."""
+
+    model: nn.Module
+    value: float
+    n_members: int
+
+
+def open_results(study: optuna.Study, store: str | None = None) -> Population:
+    """The population of a study, without making one.
+
+    Raises:
+        StudyError: The study has none.
+    """
+    population = find_population(study, store=store)
+    if population is None:
+        raise StudyError(
+            f"Study {study.study_name!r} has no population: it was not trained with an "
+            "ESGDTrainer or esgd.sgd_step, or its weights are in another database (pass store=)."
+        )
+    return population
+
+
+def load_best(study: optuna.Study, model: nn.Module, *, store: str | None = None) -> nn.Module:
+    """Load the best weights of a study into a model.
+
+    The best may be a trial's individual or, in the last evolution step, an offspring that beats
+    all of them; then its fitness is better than ``study.best_value``.
+
+    Args:
+        study: A study trained by ESGD.
+        model: A model of the same architecture; changed in place.
+        store: Where weights are, if not in the study's database.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        StudyError: The study has no population.
+        WeightsNotFoundError: Nobody has finished yet.
+        CorruptionError: The stored bytes do not match their digest.
+    """
+    population = open_results(study, store)
+    load_weights(model, read_tensors(population, _best(population).reference))
+    return model
+
+
+def load_individual(
+    study: optuna.Study,
+    trial: int | FrozenTrial,
+    model: nn.Module,
+    *,
+    store: str | None = None,
+) -> nn.Module:
+    """Load the weights a trial ended with, where they are still stored.
+
+    Stored are the latest two generations, the best so far, and pinned trials (``esgd.pin``).
+
+    Raises:
+        WeightsNotFoundError: The trial has no individual, or its weights were collected.
+    """
+    population = open_results(study, store)
+    load_weights(model, read_tensors(population, _of_trial(population, trial).reference))
+    return model
+
+
+def pin(
+    study: optuna.Study,
+    trial: int | FrozenTrial,
+    *,
+    pinned: bool = True,
+    store: str | None = None,
+) -> None:
+    """Keep a trial's weights for good, or no longer."""
+    population = open_results(study, store)
+    population.pin(_of_trial(population, trial).reference, pinned=pinned)
+
+
+def export(
+    study: optuna.Study,
+    path: str | os.PathLike[str],
+    *,
+    trial: int | FrozenTrial | None = None,
+    store: str | None = None,
+) -> Path:
+    """Write the weights of the best individual, or of a trial, to a ``.safetensors`` file.
+
+    The file is written beside its place and then moved there, so that it is whole or absent.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415  (only needed here)
+
+    population = open_results(study, store)
+    individual = _best(population) if trial is None else _of_trial(population, trial)
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    metadata = {"study": study.study_name, "individual": str(individual.reference)}
+    tensors = read_tensors(population, individual.reference)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata)
+    partial.replace(target)
+    return target
+
+
+def greedy_soup(study: optuna.Study, task: Task, *, store: str | None = None) -> Combined:
+    """Average members of the last population one by one, from the best on, while it helps.
+
+    Wortsman et al. 2022, "Model soups" (greedy recipe). Never worse than the best trained member.
+    """
+    population = open_results(study, store)
+    members = last_population(population)
+    soup = read_tensors(population, members[0].reference)
+    model, maximize = task.build_model(), study.direction == optuna.study.StudyDirection.MAXIMIZE
+    fitness = _score(task, model, soup, maximize=maximize, bred=False)
+    n_members = 1
+    for member in members[1:]:
+        candidate = _average(soup, n_members, read_tensors(population, member.reference))
+        candidate_fitness = _score(task, model, candidate, maximize=maximize, bred=True)
+        if candidate_fitness <= fitness:
+            soup, fitness, n_members = candidate, candidate_fitness, n_members + 1
+    load_weights(model, soup)
+    if n_members > 1:
+        task.calibrate(model)
+    return Combined(model, shown_value(fitness, maximize=maximize), n_members)
+
+
+def ensemble(
+    study: optuna.Study, task: Task, *, n_members: int | None = None, store: str | None = None
+) -> Combined:
+    """All (or the ``n_members`` best) of the last population, whose outputs are averaged."""
+    population = open_results(study, store)
+    members = last_population(population)[:n_members]
+    models = [
+        load_weights(task.build_model(), read_tensors(population, member.reference))
+        for member in members
+    ]
+    model = Ensemble(models)
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    with torch.no_grad():
+        fitness = check_fitness(task.fitness(model.eval()), maximize=maximize)
+    return Combined(model, shown_value(fitness, maximize=maximize), len(models))
+
+
+class Ensemble(nn.Module):
+    """Several models as one: the mean of their outputs."""
+
+    def __init__(self, models: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(models)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Mean over the members."""
+        return torch.stack([member(*inputs) for member in self.members]).mean(0)
+
+
+def last_population(population: Population) -> list[Individual]:
+    """The finished, stored individuals of the latest complete generation, best first.
+
+    Raises:
+        WeightsNotFoundError: No generation is complete yet.
+    """
+    latest = population.facts().generation
+    for generation in range(latest, max(latest - 2, -1), -1):
+        slots = [s for s in population.slots(generation=generation) if s.key.round == 0]
+        if slots and all(slot.state == "finished" for slot in slots):
+            everyone = population.individuals(generation=generation)
+            stored = [one for one in everyone if one.is_stored and one.reference.round == 0]
+            return sorted(stored, key=lambda one: _fitness(one))
+    raise WeightsNotFoundError("No generation is complete yet; train at least one.")
+
+
+def read_tensors(population: Population, reference: Reference) -> dict[str, Tensor]:
+    """An individual's state dict, by name, on the CPU."""
+    snapshot = population.read_weights(reference)
+    return decode(snapshot.manifest, snapshot.payload)
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Copy tensors into a model in place; weights that are tied are given once.
+
+    Raises:
+        StudyError: The model has other tensors than these.
+    """
+    wanted = dict(model.named_parameters())
+    persistent = model.state_dict().keys()
+    wanted |= {name: b for name, b in model.named_buffers() if name in persistent}
+    if differing := wanted.keys() ^ tensors.keys():
+        raise StudyError(
+            f"The model is not the one that was trained: tensors {sorted(differing)[:5]} are in "
+            "only one of them. Build it as the task does."
+        )
+    with torch.no_grad():
+        for name, target in wanted.items():
+            if target.shape != tensors[name].shape:
+                raise StudyError(
+                    f"The model is not the one that was trained: {name} has shape "
+                    f"{tuple(target.shape)}, stored is {tuple(tensors[name].shape)}."
+                )
+            target.copy_(tensors[name])
+    return model
+
+
+def _best(population: Population) -> Individual:
+    best = population.best()
+    if best is None:
+        raise WeightsNotFoundError("No individual has finished yet; train at least one trial.")
+    return best
+
+
+def _of_trial(population: Population, trial: int | FrozenTrial) -> Individual:
+    number = trial if isinstance(trial, int) else trial.number
+    individual = population.individual_of_trial(number)
+    if individual is None:
+        raise WeightsNotFoundError(f"Trial {number} has no individual in this study.")
+    return individual
+
+
+def _score(
+    task: Task, model: nn.Module, tensors: Mapping[str, Tensor], *, maximize: bool, bred: bool
+) -> float:
+    load_weights(model, tensors)
+    if bred:
+        task.calibrate(model)
+    model.eval()
+    with torch.no_grad():
+        return check_fitness(task.fitness(model), maximize=maximize)
+
+
+def _average(
+    soup: Mapping[str, Tensor], n_members: int, member: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Mix one more member into a mean of n; integer tensors stay those of the first."""
+    return {
+        name: (tensor * n_members + member[name]) / (n_members + 1)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in soup.items()
+    }
+
+
+def _fitness(individual: Individual) -> float:
+    return float("inf") if individual.fitness is None else individual.fitness

@@ -1,0 +1,141 @@
+"""Row by row: individuals train one after the other with plain PyTorch. Works for every task."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.individual import Individual
+from optuna_esgd.evolution.randomness import derive_seed
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.species.base import Species
+from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.trainer.task import Epoch, Task, check_fitness
+
+# torch's global generator is one per process: threads that seed it must take turns.
+_GLOBAL_RANDOMNESS = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for a block and put them back afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with _GLOBAL_RANDOMNESS, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class RowTraining:
+    """A cohort whose rows train one by one; each row has a model and an optimizer of its own."""
+
+    def __init__(
+        self,
+        task: Task,
+        configuration: Configuration,
+        species: Mapping[str, Species],
+        individuals: Sequence[Individual],
+        weights: Matrix,
+        states: Sequence[Mapping[str, Tensor]],
+    ) -> None:
+        self.weights = weights
+        self._task = task
+        self._configuration = configuration
+        self._species = species
+        self._individuals = individuals
+        self._models = [task.build_model().to(weights.device) for _ in individuals]
+        self._optimizers = []
+        for row, (one, state) in enumerate(zip(individuals, states, strict=True)):
+            self.weights.load_into(self._models[row], row)
+            optimizer = self._build_optimizer(row, one)
+            restore_state(optimizer, state)
+            self._optimizers.append(optimizer)
+        self._kept_weights = weights.clone()
+        self._kept_states: list[dict[str, Tensor]] = [{} for _ in individuals]
+
+    def train_epoch(self, number: int) -> list[int]:
+        """Let the task train each row."""
+        return [self._train_row(row, one, number) for row, one in enumerate(self._individuals)]
+
+    def _train_row(self, row: int, one: Individual, number: int) -> int:
+        device = self.weights.device
+        seed = epoch_seed(self._configuration, one, number)
+        epoch = Epoch(
+            generation=one.reference.generation,
+            individual=one.reference.number,
+            number=number,
+            seed=seed,
+            hyperparameters=dict(one.hyperparameters),
+            device=device,
+        )
+        model, optimizer = self._models[row], self._optimizers[row]
+        with seeded(seed, device), counted_steps(optimizer) as steps:
+            model.train()
+            spent = self._task.train_epoch(model, optimizer, epoch)
+        self.weights.take_from(model, row)
+        n_steps = len(steps) if spent is None else spent
+        return n_steps * self._species[one.species].gradients_per_step
+
+    def score(self) -> list[float]:
+        """Let the task score each row."""
+        return score_rows(self._task, self._configuration, self._models, self.weights)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Copy rows and flatten their optimizers' state."""
+        self._kept_weights.copy_rows(self.weights, rows, rows)
+        for row in rows:
+            self._kept_states[row] = flatten_state(self._optimizers[row])
+
+    def restore(self, rows: Sequence[int]) -> None:
+        """Copy the kept weights and state back."""
+        self.weights.copy_rows(self._kept_weights, rows, rows)
+        for row in rows:
+            self.weights.load_into(self._models[row], row)
+            self._optimizers[row] = self._build_optimizer(row, self._individuals[row])
+            restore_state(self._optimizers[row], self._kept_states[row])
+
+    def optimizer_state(self, row: int) -> dict[str, Tensor]:
+        """The current state of the row's optimizer."""
+        return flatten_state(self._optimizers[row])
+
+    def _build_optimizer(self, row: int, one: Individual) -> torch.optim.Optimizer:
+        parameters = [p for p in self._models[row].parameters() if p.requires_grad]
+        return self._species[one.species].build(parameters, one.hyperparameters)
+
+
+def epoch_seed(configuration: Configuration, individual: Individual, number: int) -> int:
+    """The seed of one epoch of one individual; the same in every way of training."""
+    generation, individual_number = individual.reference.generation, individual.reference.number
+    return derive_seed(configuration.seed, generation, individual_number, "epoch", number)
+
+
+def score_rows(
+    task: Task, configuration: Configuration, models: Sequence[nn.Module], weights: Matrix
+) -> list[float]:
+    """Score rows one by one; a single model may serve all of them."""
+    scores = []
+    for row in range(weights.n_rows):
+        model = models[row % len(models)]
+        if len(models) == 1:
+            weights.load_into(model, row)
+        model.eval()
+        with torch.no_grad(), seeded(configuration.seed, weights.device):
+            value: Any = task.fitness(model)
+        scores.append(check_fitness(value, maximize=configuration.maximize))
+    return scores
+
+
+@contextlib.contextmanager
+def counted_steps(optimizer: torch.optim.Optimizer) -> Iterator[list[None]]:
+    """Count the optimizer's steps within a block (the length of the list)."""
+    steps: list[None] = []
+    hook = optimizer.register_step_post_hook(lambda *_: steps.append(None))
+    try:
+        yield steps
+    finally:
+        hook.remove()

@@ -1,0 +1,304 @@
+"""``with esgd.sgd_step(trial, model, evaluate)``: ESGD inside an objective people already have."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from optuna.trial import Trial
+from torch import nn
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.explore import explore_nothing
+from optuna_esgd.engine.individual import Claim, Individual
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.errors import StudyError
+from optuna_esgd.evolution.back_off import BackOffRule
+from optuna_esgd.genome.codec import encode
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.store.opening import open_population
+from optuna_esgd.trainer.births import Births, offspring_outcome, snapshot_row
+from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.trainer.lease import keep_lease
+from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.rows import counted_steps, seeded
+from optuna_esgd.trainer.show import attributes
+from optuna_esgd.trainer.task import check_fitness, shown_value
+
+Evaluate = Callable[[Any], Any]
+
+
+def sgd_step(
+    trial: Trial,
+    model: nn.Module,
+    evaluate: Callable[[Any], Any],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    calibrate: Callable[[Any], None] | None = None,
+    store: str | None = None,
+) -> SgdStep:
+    """Make a trial's training one SGD step of an individual of the study's population.
+
+    On entry the model gets the weights the individual is born with; on exit it has the best
+    weights visited (see ``back_off``), which are stored with their fitness. In generation 0 the
+    weights the model comes with are the birth.
+
+    Example:
+        >>> def objective(trial):
+        ...     lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        ...     model = build_model()
+        ...     optimizer = torch.optim.SGD(model.parameters(), lr)
+        ...     with esgd.sgd_step(trial, model, evaluate, optimizer=optimizer) as step:
+        ...         for _ in step.epochs():
+        ...             train_one_epoch(model, optimizer)
+        ...     return step.fitness
+
+    Args:
+        trial: The running trial; its study has an ``ESGDSampler``.
+        model: On the device it trains on.
+        evaluate: ``evaluate(model)`` gives the fitness in the study's direction. Deterministic;
+            it is called in evaluation mode, without gradients, also for bred weights.
+        optimizer: Give it to have its state (momentum, ...) inherited too.
+        calibrate: ``calibrate(model)`` re-estimates batch-norm statistics of bred weights.
+        store: Database URL for weights; the study's own database if None.
+    """
+    return SgdStep(trial, model, evaluate, optimizer=optimizer, calibrate=calibrate, store=store)
+
+
+class SgdStep:
+    """The context ``sgd_step`` opens.
+
+    Attributes:
+        fitness: After the block: the fitness to return from the objective, in its direction.
+        generation: Which generation the individual belongs to.
+        birth: founder, elite, survivor or recombination.
+    """
+
+    fitness: float
+
+    def __init__(
+        self,
+        trial: Trial,
+        model: nn.Module,
+        evaluate: Evaluate,
+        *,
+        optimizer: torch.optim.Optimizer | None,
+        calibrate: Callable[[Any], None] | None,
+        store: str | None,
+    ) -> None:
+        self._trial = trial
+        self._model = model
+        self._evaluate = evaluate
+        self._optimizer = optimizer
+        self._calibrate = calibrate
+        self._store = store
+        self._stack = contextlib.ExitStack()
+        self._n_epochs = 0
+        self._n_evaluations = 0
+
+    def __enter__(self) -> Self:
+        """Claim an individual, and give the model its birth weights."""
+        study = self._trial.study
+        sampler = find_sampler(study)
+        self._population, self._configuration = open_population(
+            study, sampler.settings, cohort_size=1, store=self._store
+        )
+        self._layout = Layout.of(self._model)
+        self._population.check_layout(self._layout.to_json())
+        self._births = Births(
+            self._population,
+            self._configuration,
+            layout=self._layout,
+            build_model=lambda: copy.deepcopy(self._model),
+            calibrate=self._calibrate or (lambda _model: None),
+            anchor=None,
+            device=self._device,
+        )
+        workshop = ObjectiveWorkshop(
+            self._births, self._model, self._evaluate, self._configuration
+        )
+        self._loop = WorkLoop(self._population, self._configuration, explore_nothing, workshop)
+        held = sampler.held_slots.hold(study, self._trial.number, loop=self._loop)
+        self._claim: Claim = held.claim
+        self._individual: Individual = held.individual
+        self.generation = self._individual.reference.generation
+        self.birth = self._individual.birth
+        try:
+            self._begin(held.ancestor)
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        return self
+
+    def epochs(self, n_epochs: int | None = None) -> Iterator[int]:
+        """Count epochs of training; after each one the fitness is measured, with back-off.
+
+        Args:
+            n_epochs: How many; the sampler's ``n_epochs`` if None.
+        """
+        n_epochs = self._configuration.n_epochs if n_epochs is None else n_epochs
+        for number in range(n_epochs):
+            yield number
+            self._end_epoch(is_last=number + 1 == n_epochs)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Store the individual, then do the evolution step if it was its generation's last."""
+        if error is not None:
+            self._give_up(error)
+            return
+        try:
+            if self._n_epochs == 0:
+                self._end_epoch(is_last=True)
+            outcome = self._outcome()
+        except BaseException as failure:
+            self._give_up(failure)
+            raise
+        is_finished = self._population.finish(self._claim, [outcome])
+        self._stack.close()
+        if not is_finished:
+            raise StudyError(
+                f"The lease on individual {self._individual.reference} ran out during training, "
+                "and another worker has it now; this result is dropped. Raise lease_seconds."
+            )
+        self._show()
+        self._loop.finish_generation()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
+
+    def _begin(self, ancestor: Individual | None) -> None:
+        self._stack.enter_context(
+            keep_lease(self._population, self._claim, self._configuration.lease_seconds)
+        )
+        self._weights = Matrix.zeros(self._layout, 1, self._device)
+        if self._individual.birth == "founder":
+            self._weights.take_from(self._model, 0)
+        else:
+            self._weights = self._births.weights([self._individual])
+            self._weights.load_into(self._model, 0)
+        self._kept_state: dict[str, torch.Tensor] = {}
+        self._steps: list[None] = []
+        if self._optimizer is not None:
+            self._inherit_state(self._optimizer, ancestor)
+            self._steps = self._stack.enter_context(counted_steps(self._optimizer))
+            self._kept_state = flatten_state(self._optimizer)
+        birth_fitness = self._individual.birth_fitness
+        self._birth_fitness = self._score(self._model) if birth_fitness is None else birth_fitness
+        self._rule = BackOffRule(self._configuration.back_off, self._birth_fitness)
+
+    def _inherit_state(
+        self, optimizer: torch.optim.Optimizer, ancestor: Individual | None
+    ) -> None:
+        """Only the state: learning rates and the like stay those of this trial."""
+        if (
+            not self._configuration.inherit_optimizer_state
+            or ancestor is None
+            or ancestor.species != type(optimizer).__name__
+        ):
+            return
+        restore_state(optimizer, self._births.read_optimizer_state(ancestor.reference))
+
+    def _end_epoch(self, *, is_last: bool) -> None:
+        self._n_epochs += 1
+        is_kept = self._rule.is_kept(self._score(self._model))
+        if is_kept:
+            self._weights.take_from(self._model, 0)
+            if self._optimizer is not None:
+                self._kept_state = flatten_state(self._optimizer)
+        if self._rule.must_restore(kept=is_kept, is_last_epoch=is_last):
+            self._weights.load_into(self._model, 0)
+            if self._optimizer is not None:
+                restore_state(self._optimizer, self._kept_state)
+
+    def _score(self, model: nn.Module) -> float:
+        self._n_evaluations += 1
+        return score_model(self._evaluate, model, self._configuration)
+
+    def _outcome(self) -> Outcome:
+        state = self._kept_state if self._configuration.inherit_optimizer_state else {}
+        return Outcome(
+            number=self._individual.reference.number,
+            fitness=self._rule.best_fitness,
+            weights=snapshot_row(self._weights, 0),
+            optimizer_state=Snapshot(*encode(state)) if state else None,
+            birth_fitness=self._birth_fitness if self._individual.birth == "founder" else None,
+            species=type(self._optimizer).__name__ if self._optimizer is not None else "",
+            hyperparameters=dict(self._trial.params),
+            n_back_offs=self._rule.n_back_offs,
+            n_epochs=self._n_epochs,
+            n_gradients=len(self._steps),
+            n_evaluations=self._n_evaluations,
+        )
+
+    def _show(self) -> None:
+        maximize = self._configuration.maximize
+        self.fitness = shown_value(self._rule.best_fitness, maximize=maximize)
+        finished = self._population.individual_of_trial(self._trial.number)
+        if finished is not None:
+            for name, value in attributes(finished, self._configuration).items():
+                self._trial.set_user_attr(name, value)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Give the slot back; a failure of user code counts as a try."""
+        failure = (
+            "".join(traceback.format_exception(error)) if isinstance(error, Exception) else None
+        )
+        self._stack.close()
+        self._population.release(self._claim, failure=failure)
+
+
+class ObjectiveWorkshop:
+    """Scores bred weights with the objective's own model and evaluation."""
+
+    def __init__(
+        self, births: Births, model: nn.Module, evaluate: Evaluate, configuration: Configuration
+    ) -> None:
+        self._births = births
+        self._model = model
+        self._evaluate = evaluate
+        self._configuration = configuration
+
+    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Training belongs to the objective."""
+        raise StudyError(
+            f"Individual {individuals[0].reference} is trained by the objective itself."
+        )
+
+    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
+        """Breed and score offspring one by one on a copy of the model."""
+        model = copy.deepcopy(self._model)
+        weights = self._births.weights(offspring)
+        outcomes = []
+        for row, one in enumerate(offspring):
+            weights.load_into(model, row)
+            fitness = score_model(self._evaluate, model, self._configuration)
+            outcomes.append(offspring_outcome(one, fitness, best_fitness, weights, row))
+        return outcomes
+
+    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Let the birth weights stand."""
+        return self._births.stand(individuals)
+
+
+def score_model(evaluate: Evaluate, model: nn.Module, configuration: Configuration) -> float:
+    """Score a model in evaluation mode, without gradients, and leave its mode as it was."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad(), seeded(configuration.seed, device):
+        value = evaluate(model)
+    model.train(was_training)
+    return check_fitness(value, maximize=configuration.maximize)

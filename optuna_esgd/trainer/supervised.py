@@ -1,0 +1,274 @@
+"""The declared task: model, loss and data. Whole cohorts of it train as one computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+
+from optuna_esgd.errors import ConfigurationError, TaskError
+from optuna_esgd.genome.keyed_randomness import KeyedDropout
+from optuna_esgd.genome.statistics import has_running_statistics, reestimate_statistics
+from optuna_esgd.trainer.task import Epoch, Task
+
+Arrays: TypeAlias = tuple[Any, Any]
+Examples: TypeAlias = "Arrays | Dataset[Any] | DataLoader[Any]"
+Criterion: TypeAlias = Callable[[Any, Any], Tensor]
+
+_CALIBRATION_EXAMPLES = 2048
+
+
+class SupervisedTask(Task):
+    """Inputs and targets, a model, and a loss between them.
+
+    Args:
+        model: Builds a freshly initialised model, e.g. ``lambda: nn.Linear(4, 2)`` or a class.
+            Models for a known set of weights go into ``ESGDTrainer(anchor=...)``.
+        loss: ``loss(outputs, targets)``, the mean over a batch as one number; what is trained on.
+        train: ``(inputs, targets)`` as tensors or arrays, a map-style ``Dataset`` of such pairs,
+            or a ``DataLoader`` over one (its batch size and collate function are used; the order
+            is drawn per individual and epoch). Tensors and ``TensorDataset`` train batched.
+        validation: The same, fixed: fitness is measured on it.
+        metric: ``metric(outputs, targets)``, the mean over a batch: the fitness, in the study's
+            direction. The loss if None (then the study must minimise).
+        batch_size: Examples per gradient.
+        evaluation_batch_size: Examples per forward pass when scoring; changes speed only.
+        precision: ``"float32"``, or ``"bfloat16"`` to run forward and backward passes under
+            autocast (weights stay as they are).
+        calibration: Examples to re-estimate batch-norm statistics of bred models on; up to 2048
+            training examples if None.
+
+    Raises:
+        ConfigurationError: Data or arguments that cannot be trained on.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Callable[[], nn.Module],
+        loss: Criterion,
+        train: Examples,
+        validation: Examples,
+        metric: Criterion | None = None,
+        batch_size: int | None = None,
+        evaluation_batch_size: int = 1024,
+        precision: str = "float32",
+        calibration: Arrays | None = None,
+    ) -> None:
+        if isinstance(model, nn.Module) or not callable(model):
+            raise ConfigurationError(
+                "model must be a function (or class) that builds a new model each time it is "
+                f"called, got {type(model).__name__}. Write model=lambda: ..., and give existing "
+                "weights to ESGDTrainer(task, anchor=...)."
+            )
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigurationError(
+                f"precision must be 'float32' or 'bfloat16', got {precision!r}."
+            )
+        self.model = model
+        self.loss = loss
+        self.metric = metric
+        self.precision = precision
+        self.train = ExampleSet.of(train, batch_size or 32, "train", override=batch_size)
+        self.validation = ExampleSet.of(validation, evaluation_batch_size, "validation")
+        self._calibration = (
+            None
+            if calibration is None
+            else ExampleSet.of(calibration, evaluation_batch_size, "calibration")
+        )
+
+    def build_model(self) -> nn.Module:
+        """Build one model, and refuse what is none."""
+        model = self.model()
+        if not isinstance(model, nn.Module):
+            raise TaskError(f"model() must return a torch.nn.Module, got {type(model).__name__}.")
+        return model
+
+    def train_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Epoch) -> int:
+        """One pass over the training examples in this individual's own order (the reference)."""
+        model.train()
+        n_gradients = 0
+        keys = torch.tensor(epoch.seed)
+        for step, (inputs, targets) in enumerate(self.train.batches(epoch.device, epoch.seed)):
+            optimizer.zero_grad()
+            with self.autocast(epoch.device), KeyedDropout(keys.to(epoch.device) + step):
+                loss = self.loss(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            n_gradients += 1
+        return n_gradients
+
+    def fitness(self, model: nn.Module) -> float:
+        """Mean metric (or loss) over the validation examples."""
+        return self.score(model, self.validation, self.metric or self.loss)
+
+    def score(
+        self, model: nn.Module, examples: Examples | ExampleSet, criterion: Criterion
+    ) -> float:
+        """Mean of ``criterion`` over examples, e.g. a held-out test set, in evaluation mode."""
+        if not isinstance(examples, ExampleSet):
+            examples = ExampleSet.of(examples, self.validation.batch_size, "examples")
+        device = next(model.parameters()).device
+        was_training = model.training
+        model.eval()
+        total = 0.0
+        with torch.no_grad(), self.autocast(device):
+            for inputs, targets in examples.batches(device):
+                total += float(criterion(model(inputs), targets)) * len(targets)
+        model.train(was_training)
+        return total / len(examples)
+
+    def calibrate(self, model: nn.Module) -> None:
+        """Re-estimate the running statistics of a bred model on fixed training batches."""
+        if has_running_statistics(model):
+            device = next(model.parameters()).device
+            reestimate_statistics(
+                model, (inputs for inputs, _ in self._calibration_batches(device))
+            )
+
+    def _calibration_batches(self, device: torch.device) -> Iterator[tuple[Any, Any]]:
+        if self._calibration is not None:
+            yield from self._calibration.batches(device)
+            return
+        n_seen = 0
+        for inputs, targets in self.train.batches(device):
+            if n_seen >= _CALIBRATION_EXAMPLES:
+                return
+            yield inputs, targets
+            n_seen += len(targets)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context forward passes run in."""
+        return torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+
+
+class ExampleSet:
+    """Examples in one form: tensors where possible, else a map-style dataset.
+
+    Attributes:
+        tensors: (inputs, targets) with examples along the first dimension; None for a dataset
+            that must be asked for each item (it may augment).
+        batch_size: Examples per batch; the last batch may be smaller.
+    """
+
+    def __init__(
+        self,
+        tensors: tuple[Tensor, Tensor] | None,
+        dataset: Dataset[Any] | None,
+        batch_size: int,
+        collate: Callable[[list[Any]], Any],
+    ) -> None:
+        self.tensors = tensors
+        self.batch_size = batch_size
+        self._dataset = dataset
+        self._collate = collate
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def of(
+        cls, examples: Examples, batch_size: int, name: str, *, override: int | None = None
+    ) -> ExampleSet:
+        """Bring what users have (arrays, tensors, dataset, loader) into this form.
+
+        Raises:
+            ConfigurationError: Not examples, of unequal lengths, or none at all.
+        """
+        collate: Callable[[list[Any]], Any] = default_collate
+        if isinstance(examples, DataLoader):
+            if examples.batch_size is not None and override is None and name == "train":
+                batch_size = examples.batch_size
+            collate, examples = examples.collate_fn, examples.dataset
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigurationError(f"Batch sizes must be at least 1, got {batch_size!r}.")
+        if isinstance(examples, IterableDataset):
+            raise ConfigurationError(
+                f"{name} must be of known length with items by index; an IterableDataset is not. "
+                "Use a map-style dataset, or subclass Task and write train_epoch yourself."
+            )
+        if isinstance(examples, TensorDataset):
+            if len(examples.tensors) == 2:
+                examples = (examples.tensors[0], examples.tensors[1])
+        if isinstance(examples, Dataset):
+            n_examples = len(examples)  # type: ignore[arg-type]
+            made = cls(None, examples, batch_size, collate)
+        else:
+            inputs, targets = _as_tensors(examples, name)
+            n_examples = len(inputs)
+            made = cls((inputs, targets), None, batch_size, collate)
+        if n_examples == 0:
+            raise ConfigurationError(f"{name} has no examples.")
+        return made
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        if self.tensors is not None:
+            return len(self.tensors[0])
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    @property
+    def n_batches(self) -> int:
+        """Batches in one pass."""
+        return -(-len(self) // self.batch_size)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tensors on a device, copied there once."""
+        if self.tensors is None:
+            raise TypeError("These examples are a dataset, not tensors.")
+        if device not in self._on_device:
+            inputs, targets = self.tensors
+            self._on_device[device] = (inputs.to(device), targets.to(device))
+        return self._on_device[device]
+
+    def order(self, seed: int) -> Tensor:
+        """(examples,) a permutation that depends on the seed only."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+
+    def batches(self, device: torch.device, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """One pass, in the order of ``seed``, or as they are where it is None."""
+        order = torch.arange(len(self)) if seed is None else self.order(seed)
+        for indices in order.split(self.batch_size):
+            if self.tensors is not None:
+                inputs, targets = self.on(device)
+                on_device = indices.to(device)
+                yield inputs[on_device], targets[on_device]
+            else:
+                items = [self._dataset[int(index)] for index in indices]  # type: ignore[index]
+                inputs, targets = self._collate(items)
+                yield _to_device(inputs, device), _to_device(targets, device)
+
+
+def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:
+    if not (isinstance(examples, tuple | list) and len(examples) == 2):
+        raise ConfigurationError(
+            f"{name} must be (inputs, targets), a Dataset or a DataLoader, got "
+            f"{type(examples).__name__}."
+        )
+    tensors = []
+    for part in examples:
+        if not isinstance(part, torch.Tensor | np.ndarray):
+            raise ConfigurationError(
+                f"{name} must hold tensors or arrays, got {type(part).__name__}."
+            )
+        tensors.append(torch.as_tensor(part))
+    inputs, targets = tensors
+    if len(inputs) != len(targets):
+        raise ConfigurationError(
+            f"{name} has {len(inputs)} inputs but {len(targets)} targets; they must be as many."
+        )
+    return inputs, targets
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, tuple | list):
+        return type(batch)(_to_device(part, device) for part in batch)
+    if isinstance(batch, dict):
+        return {name: _to_device(part, device) for name, part in batch.items()}
+    return batch

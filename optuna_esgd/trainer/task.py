@@ -1,0 +1,122 @@
+"""What is trained: a model, one epoch of training, and its fitness."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import torch
+
+from optuna_esgd.errors import TaskError
+from optuna_esgd.evolution.fitness import clean_fitness
+from optuna_esgd.evolution.space import Value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """Where in the run an epoch of training is, and its randomness.
+
+    Attributes:
+        generation: From 0.
+        individual: Number of the individual within its generation.
+        number: Epoch within the SGD step, from 0.
+        seed: 63 bits that belong to this epoch of this individual alone. Derive every random
+            draw (data order, dropout, augmentation) from it and runs can be repeated bit by bit.
+        hyperparameters: What the individual trains with.
+        device: Where the model is.
+    """
+
+    generation: int
+    individual: int
+    number: int
+    seed: int
+    hyperparameters: Mapping[str, Value] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator seeded with ``seed``, e.g. for a ``DataLoader``."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Task(abc.ABC):
+    """A training problem with a loop of your own: anything PyTorch can do.
+
+    torch's global generator is seeded before each call, so ordinary dropout and ``torch.rand``
+    repeat; seed other sources of randomness from ``epoch.seed``. Individuals train one after the
+    other on the device of the worker.
+
+    Example:
+        >>> class Regression(Task):
+        ...     def build_model(self):
+        ...         return torch.nn.Linear(4, 1)
+        ...
+        ...     def train_epoch(self, model, optimizer, epoch):
+        ...         for x, y in batches(epoch.generator()):
+        ...             optimizer.zero_grad()
+        ...             torch.nn.functional.mse_loss(model(x), y).backward()
+        ...             optimizer.step()
+        ...
+        ...     def fitness(self, model):
+        ...         return torch.nn.functional.mse_loss(model(x_validation), y_validation).item()
+    """
+
+    @abc.abstractmethod
+    def build_model(self) -> nn.Module:
+        """Make a freshly initialised model; called once per founder, with torch seeded."""
+
+    @abc.abstractmethod
+    def train_epoch(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Epoch
+    ) -> int | None:
+        """Train ``model`` in place for one epoch.
+
+        Returns:
+            Gradient evaluations spent, or None to have the optimizer's steps counted.
+        """
+
+    @abc.abstractmethod
+    def fitness(self, model: nn.Module) -> float:
+        """Score a model in the direction of the study; must be deterministic.
+
+        Fixed data, no augmentation; the model comes in evaluation mode and without gradients.
+        NaN and infinity mean that the individual has diverged.
+        """
+
+    def calibrate(self, model: nn.Module) -> None:
+        """Prepare a newly bred model before it is scored.
+
+        Override it where a model carries running statistics (batch-norm): averaged weights need
+        statistics of their own, from a fixed set of training batches.
+        """
+        del model
+
+
+def check_fitness(value: object, *, maximize: bool) -> float:
+    """Bring what the user's code returned to an inner fitness: minimised, inf if diverged.
+
+    Raises:
+        TaskError: It is not one real number.
+    """
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TaskError(
+            f"Fitness must be a float (or a tensor with one element), got {value!r} of type "
+            f"{type(value).__name__}. Return e.g. loss.item()."
+        )
+    number = float(value)
+    return clean_fitness(-number if maximize else number)
+
+
+def shown_value(fitness: float, *, maximize: bool) -> float:
+    """The value Optuna shows for an inner fitness: the sign flips here and nowhere else."""
+    if math.isinf(fitness):
+        return -math.inf if maximize else math.inf
+    return -fitness if maximize else fitness

@@ -1,0 +1,149 @@
+"""Where slots are worked off: births made, cohorts trained, offspring scored, outcomes packed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.individual import Individual
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.evolution.randomness import derive_seed
+from optuna_esgd.genome.codec import encode
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.species.base import Species
+from optuna_esgd.trainer.batched import (
+    BatchedModel,
+    BatchedTraining,
+    score_batched,
+    why_not_batched,
+)
+from optuna_esgd.trainer.births import Births, offspring_outcome, snapshot_row
+from optuna_esgd.trainer.rows import RowTraining, score_rows, seeded
+from optuna_esgd.trainer.sgd import Progress, Training, run_sgd_step
+from optuna_esgd.trainer.supervised import SupervisedTask
+from optuna_esgd.trainer.task import Task
+
+_logger = logging.getLogger(__name__)
+
+
+class TaskWorkshop:
+    """Works off the slots of a task, batched where the model allows it."""
+
+    def __init__(
+        self,
+        task: Task,
+        configuration: Configuration,
+        species: Mapping[str, Species],
+        births: Births,
+        layout: Layout,
+        device: torch.device,
+    ) -> None:
+        self._task = task
+        self._configuration = configuration
+        self._species = species
+        self._births = births
+        self._layout = layout
+        self._device = device
+        self._scoring_model: nn.Module | None = None
+        self._batched_model: BatchedModel | None = None
+        self._trains_batched = self._scores_batched = False
+        if isinstance(task, SupervisedTask):
+            self._try_batched(task)
+
+    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Run the SGD step of a cohort."""
+        # Rows of one species lie side by side, so that its update works on a slice.
+        ordered = sorted(individuals, key=lambda one: (one.species, one.reference.number))
+        training = self._training(ordered)
+        progress = run_sgd_step(training, ordered, self._configuration)
+        return [
+            self._outcome(row, one, done, training)
+            for row, (one, done) in enumerate(zip(ordered, progress, strict=True))
+        ]
+
+    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
+        """Breed a cohort of offspring and score them.
+
+        Only fitness is kept, and the weights of those that beat everyone alive; see
+        ``offspring_outcome``.
+        """
+        weights = self._births.weights(offspring)
+        scores = self.score(weights)
+        return [
+            offspring_outcome(one, scores[row], best_fitness, weights, row)
+            for row, one in enumerate(offspring)
+        ]
+
+    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        """Let the birth weights stand."""
+        return self._births.stand(individuals)
+
+    def score(self, weights: Matrix) -> list[float]:
+        """Fitness of every row, lower is better, inf = diverged."""
+        if self._scores_batched and self._batched_model is not None:
+            assert isinstance(self._task, SupervisedTask)  # noqa: S101  (set only for those)
+            return score_batched(self._task, self._batched_model, self._configuration, weights)
+        if self._scoring_model is None:
+            self._scoring_model = build_seeded(self._task, self._configuration, self._device)
+        return score_rows(self._task, self._configuration, [self._scoring_model], weights)
+
+    def _training(self, individuals: Sequence[Individual]) -> Training:
+        weights = self._births.weights(individuals)
+        states = [self._births.optimizer_state(one) for one in individuals]
+        if self._trains_batched and self._batched_model is not None:
+            assert isinstance(self._task, SupervisedTask)  # noqa: S101  (set only for those)
+            return BatchedTraining(
+                self._task,
+                self._batched_model,
+                self._configuration,
+                self._species,
+                individuals,
+                weights,
+                states,
+                self.score,
+            )
+        return RowTraining(
+            self._task, self._configuration, self._species, individuals, weights, states
+        )
+
+    def _outcome(
+        self, row: int, individual: Individual, done: Progress, training: Training
+    ) -> Outcome:
+        state = (
+            training.optimizer_state(row) if self._configuration.inherit_optimizer_state else {}
+        )
+        return Outcome(
+            number=individual.reference.number,
+            fitness=done.fitness,
+            weights=snapshot_row(training.weights, row),
+            optimizer_state=Snapshot(*encode(state)) if state else None,
+            birth_fitness=done.birth_fitness if individual.birth_fitness is None else None,
+            n_back_offs=done.n_back_offs,
+            n_epochs=done.n_epochs,
+            n_gradients=done.n_gradients,
+            n_evaluations=done.n_evaluations,
+        )
+
+    def _try_batched(self, task: SupervisedTask) -> None:
+        """Find out once whether the model can be batched; say why not."""
+        model = build_seeded(task, self._configuration, self._device)
+        self._batched_model = BatchedModel(task, model, self._device)
+        with seeded(self._configuration.seed, self._device):
+            training, evaluation = why_not_batched(
+                task, self._batched_model, self._layout, self._device
+            )
+        self._trains_batched, self._scores_batched = training is None, evaluation is None
+        for what, reason in (("trains", training), ("is scored", evaluation)):
+            if reason is not None:
+                _logger.warning("The model %s row by row, not batched: %s.", what, reason)
+
+
+def build_seeded(task: Task, configuration: Configuration, device: torch.device) -> nn.Module:
+    """A model whose weights do not matter, made without touching torch's global randomness."""
+    with seeded(derive_seed(configuration.seed, "model"), device):
+        return task.build_model().to(device)

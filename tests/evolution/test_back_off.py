@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optuna_esgd.evolution.back_off import BackOff, BackOffRule
+from optuna_esgd.evolution.fitness import clean_fitness
+
+NOT_FINITE = [math.nan, math.inf, -math.inf]
+back_offs = st.sampled_from(get_args(BackOff))
+raw = st.floats() | st.sampled_from([0.0, 1.0, *NOT_FINITE])
+
+
+def run(rule: BackOffRule, fitness_of_epochs: list[float]) -> tuple[list[float], float]:
+    """Train by the rule; returns where each epoch started from, and where the step ended.
+
+    Points are told apart by their fitness, the birth by ``rule.best_fitness``.
+    """
+    starts = []
+    current = held = rule.best_fitness
+    for epoch, fitness in enumerate(fitness_of_epochs):
+        starts.append(current)
+        current = fitness
+        kept = rule.is_kept(fitness)
+        if kept:
+            held = fitness
+        if rule.must_restore(kept=kept, is_last_epoch=epoch == len(fitness_of_epochs) - 1):
+            current = held
+    return starts, current
+
+
+@given(back_offs, raw, st.lists(raw))
+def test_the_end_is_the_best_point_visited_and_never_worse_than_the_birth(
+    back_off: BackOff, birth: float, epochs: list[float]
+) -> None:
+    rule = BackOffRule(back_off, birth)
+    _, end = run(rule, epochs)
+    visited = [clean_fitness(fitness) for fitness in (birth, *epochs)]
+    assert end == rule.best_fitness == min(visited)
+    assert end <= clean_fitness(birth)
+
+
+@given(back_offs, raw, st.lists(raw))
+def test_back_offs_are_counted(back_off: BackOff, birth: float, epochs: list[float]) -> None:
+    rule = BackOffRule(back_off, birth)
+    n_kept = sum(rule.is_kept(fitness) for fitness in epochs)
+    assert rule.n_back_offs == len(epochs) - n_kept
+
+
+def test_step_restores_after_every_worse_epoch() -> None:
+    starts, end = run(BackOffRule("step", 5.0), [6.0, 4.0, 7.0, 4.5])
+    assert starts == [5.0, 5.0, 4.0, 4.0]
+    assert end == 4.0
+
+
+def test_best_crosses_the_hill_and_returns_to_the_best_point() -> None:
+    starts, end = run(BackOffRule("best", 5.0), [6.0, 4.0, 7.0, 4.5])
+    assert starts == [5.0, 6.0, 4.0, 7.0]
+    assert end == 4.0
+
+
+def test_equal_fitness_moves_a_step_but_is_no_new_best() -> None:
+    assert BackOffRule("step", 5.0).is_kept(5.0)
+    assert not BackOffRule("best", 5.0).is_kept(5.0)
+
+
+@pytest.mark.parametrize("back_off", get_args(BackOff))
+@pytest.mark.parametrize("birth", [1.0, *NOT_FINITE])
+@pytest.mark.parametrize("fitness", NOT_FINITE)
+def test_a_diverged_point_is_never_kept(back_off: BackOff, birth: float, fitness: float) -> None:
+    assert not BackOffRule(back_off, birth).is_kept(fitness)
+
+
+@pytest.mark.parametrize("back_off", get_args(BackOff))
+@pytest.mark.parametrize("birth", NOT_FINITE)
+def test_a_diverged_birth_can_recover(back_off: BackOff, birth: float) -> None:
+    rule = BackOffRule(back_off, birth)
+    assert rule.is_kept(1e308)
+    assert rule.best_fitness == 1e308
