@@ -36,8 +36,9 @@ def roulette_weights(fitness: FloatArray | Sequence[float], roulette: Roulette) 
         weights[~finite] = 0.0
     elif finite.any():
         lowest = min(0.0, float(values[finite].min()))
-        with np.errstate(over="ignore"):  # a distance that overflows gets no sector
-            weights[finite] = 1.0 / (_EPSILON + (values[finite] - lowest))
+        with np.errstate(over="ignore"):  # however far from the best: a sector, if a narrow one
+            distances = np.minimum(values[finite] - lowest, np.finfo(np.float64).max)
+        weights[finite] = 1.0 / (_EPSILON + distances)
     total = weights.sum()
     return weights / total if total > 0 else weights
 

@@ -207,7 +207,7 @@ class _RememberedRows:
 
 def snapshot_row(weights: Matrix, row: int) -> Snapshot:
     """A row as the bytes that are stored."""
-    return Snapshot(*encode_row(weights.layout, weights, row))
+    return Snapshot(*encode_row(weights, row))
 
 
 def offspring_outcome(

@@ -117,8 +117,8 @@ class ESGDTrainer:
             StudyError: The study cannot be trained with this trainer.
             ConfigurationError: The population was made with other settings or another model.
         """
-        loops = self._loops.setdefault(study._storage, {})  # noqa: SLF001  (no public way)
-        key = study._study_id  # noqa: SLF001
+        loops = self._loops.setdefault(study._storage, {})
+        key = study._study_id
         if key not in loops:
             loops[key] = self._open(study)
         return loops[key]

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import optuna
 
-from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.actions import Action
+from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.individual import Claim, Individual
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.errors import StudyError

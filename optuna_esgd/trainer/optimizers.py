@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.engine.individual import Individual
+from optuna_esgd.genome.layout import Entry, Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.batched import BatchedUpdate
@@ -58,7 +59,7 @@ class CohortOptimizers:
         Args:
             gradients: name -> (rows, *shape) of every trainable parameter.
         """
-        flat = self._layout.flatten_trainable(gradients)
+        flat = flatten_gradients(self._layout, gradients)
         for group in self._groups:
             group.step(flat)
 
@@ -161,7 +162,7 @@ class _PerRowGroup:
         self._kept: list[Tensors] = [{} for _ in rows]
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        views = self._layout.unflatten_trainable(gradients)
+        views = view_gradients(self._layout, gradients)
         for row, parameters, optimizer in zip(
             self._rows, self._parameters, self._optimizers, strict=True
         ):
@@ -188,6 +189,35 @@ class _PerRowGroup:
             list(self._parameters[position].values()),
             self._individuals[position].hyperparameters,
         )
+
+
+def flatten_gradients(layout: Layout, gradients: Mapping[str, Tensor]) -> list[Tensor]:
+    """Lay gradients out as ``Matrix.trainable`` does: one (rows, n_trainable) per block."""
+    return [
+        torch.cat([gradients[entry.name].flatten(1) for entry in entries], dim=1)
+        for entries in _trainable_entries(layout)
+    ]
+
+
+def view_gradients(layout: Layout, flat: Sequence[Tensor]) -> Tensors:
+    """The inverse of ``flatten_gradients``: name -> (rows, *shape) view."""
+    return {
+        entry.name: block[:, entry.offset : entry.offset + entry.size].view(-1, *entry.shape)
+        for block, entries in zip(flat, _trainable_entries(layout), strict=True)
+        for entry in entries
+    }
+
+
+def _trainable_entries(layout: Layout) -> list[list[Entry]]:
+    """The trainable entries of each block that has any, by column."""
+    return [
+        sorted(
+            (entry for entry in layout.of_kind("parameter") if entry.dtype == block.dtype),
+            key=lambda entry: entry.offset,
+        )
+        for block in layout.blocks
+        if block.n_trainable > 0
+    ]
 
 
 def _side_by_side(individuals: Sequence[Individual]) -> Iterator[tuple[str, range]]:

@@ -185,7 +185,7 @@ def last_population(population: Population) -> list[Individual]:
         if slots and all(slot.state == "finished" for slot in slots):
             everyone = population.individuals(generation=generation)
             stored = [one for one in everyone if one.is_stored and one.reference.round == 0]
-            return sorted(stored, key=lambda one: _fitness(one))
+            return sorted(stored, key=_fitness)
     raise WeightsNotFoundError("No generation is complete yet; train at least one.")
 
 

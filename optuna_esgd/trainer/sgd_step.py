@@ -172,6 +172,7 @@ class SgdStep:
                 f"The lease on individual {self._individual.reference} ran out during training, "
                 "and another worker has it now; this result is dropped. Raise lease_seconds."
             )
+        self._population.bind_trial(self._individual.reference, self._trial.number)
         self._show()
         self._loop.finish_generation()
 

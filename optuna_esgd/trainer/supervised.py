@@ -46,7 +46,7 @@ class SupervisedTask(Task):
         ConfigurationError: Data or arguments that cannot be trained on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a declaration: all by keyword)
         self,
         *,
         model: Callable[[], nn.Module],
@@ -191,9 +191,8 @@ class ExampleSet:
                 f"{name} must be of known length with items by index; an IterableDataset is not. "
                 "Use a map-style dataset, or subclass Task and write train_epoch yourself."
             )
-        if isinstance(examples, TensorDataset):
-            if len(examples.tensors) == 2:
-                examples = (examples.tensors[0], examples.tensors[1])
+        if isinstance(examples, TensorDataset) and len(examples.tensors) == 2:
+            examples = (examples.tensors[0], examples.tensors[1])
         if isinstance(examples, Dataset):
             n_examples = len(examples)  # type: ignore[arg-type]
             made = cls(None, examples, batch_size, collate)

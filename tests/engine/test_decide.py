@@ -16,13 +16,14 @@ from optuna_esgd.engine.individual import Facts, SlotKey
 from tests.engine.configurations import configuration, configurations
 from tests.engine.fakes import SPACES, FakePopulation, Landscape, Run
 
+SMOOTH = Landscape(0)
 landscapes = st.builds(
     Landscape, seed=st.integers(0, 2**32), oddity=st.sampled_from([0.0, 0.3, 1.0])
 )
 
 
 def simulate(
-    configuration: Configuration, landscape: Landscape = Landscape(0), **options: object
+    configuration: Configuration, landscape: Landscape = SMOOTH, **options: object
 ) -> Run:
     run = Run(configuration, ExploreSpaces(configuration, SPACES), landscape, **options)  # type: ignore[arg-type]
     run.go()

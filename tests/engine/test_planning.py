@@ -97,7 +97,7 @@ def test_parents_are_alive_distinct_and_of_this_generation(
             assert len(diverged) == max(0, configuration.n_parents - n_finite)
 
 
-def evolved(fitness: list[float], offspring: list[float], **settings: object) -> Facts:
+def evolved(fitness: list[float], offspring: list[float]) -> Facts:
     """One finished generation with one finished evolution round, its fitness by hand."""
     trained = [
         Individual(reference=Reference(0, 0, number), birth="founder", species="sgd", fitness=f)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -54,7 +55,7 @@ def test_the_mean_of_the_r_best_never_gets_worse(
 ) -> None:
     population = simulate(configuration, landscape)
     means = survivors_by_generation(population, configuration)
-    for before, after in zip(means, means[1:], strict=False):
+    for before, after in itertools.pairwise(means):
         assert len(before) == len(after) == configuration.n_elites
         for r in range(configuration.n_elites):
             assert after[r] <= before[r], f"the mean of the {r + 1} best got worse"

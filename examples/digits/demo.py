@@ -1,0 +1,202 @@
+"""ESGD on handwritten digits, beside two ways to spend the same number of gradients.
+
+``make demo`` runs this. It can be interrupted at any time and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import optuna
+import torch
+from digits import build_model, error_rate, load_examples
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from tqdm import tqdm
+
+import optuna_esgd as esgd
+
+POPULATION = 16
+GENERATIONS = 8
+EPOCHS = 4  # per generation
+BATCH_SIZE = 32
+
+console = Console()
+
+
+def main() -> None:
+    """Train the population and both control arms, then report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to keep the data")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    url = f"sqlite:///{arguments.folder / 'esgd.db'}"
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    train, validation, test = load_examples()
+    task = esgd.SupervisedTask(
+        model=build_model,
+        loss=nn.functional.cross_entropy,
+        train=train,
+        validation=validation,
+        batch_size=BATCH_SIZE,
+    )
+    storage = esgd.create_storage(url)
+    evolved = run_population("digits", task, storage, arguments.seed, n_evolution_rounds=1)
+    apart = run_population(
+        "digits-no-evolution", task, storage, arguments.seed, n_evolution_rounds=0
+    )
+    searched = run_random_search("digits-random-search", task, storage, arguments.seed)
+    report(
+        task,
+        test,
+        {
+            "ESGD": (evolved, esgd.load_best(evolved, build_model())),
+            "same population, no evolution": (apart, esgd.load_best(apart, build_model())),
+            "one model, tuned by random search": searched,
+        },
+    )
+    tell_story(evolved)
+    console.print(
+        f"\nOpen the dashboard:  [bold].venv/bin/optuna-dashboard {url}[/]\n"
+        f"Check every digest, lineage and the guarantee:  "
+        f"[bold].venv/bin/optuna-esgd verify {url} --study digits[/]"
+    )
+
+
+def run_population(
+    name: str,
+    task: esgd.SupervisedTask,
+    storage: optuna.storages.BaseStorage,
+    seed: int,
+    *,
+    n_evolution_rounds: int,
+) -> optuna.Study:
+    """Train a population, or go on where an earlier run was interrupted."""
+    sampler = esgd.ESGDSampler(
+        POPULATION,
+        seed=seed,
+        n_epochs=EPOCHS,
+        n_generations=GENERATIONS,
+        n_evolution_rounds=n_evolution_rounds,
+    )
+    study = optuna.create_study(
+        study_name=name, storage=storage, sampler=sampler, load_if_exists=True
+    )
+    n_done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    n_left = POPULATION * GENERATIONS - n_done
+    console.rule(f"{name}: {n_left} of {POPULATION * GENERATIONS} individuals to train")
+    if n_left > 0:
+        trainer = esgd.ESGDTrainer(task)
+        study.optimize(
+            trainer, n_trials=n_left, callbacks=[print_generation], show_progress_bar=True
+        )
+    return study
+
+
+def print_generation(study: optuna.Study, trial: FrozenTrial) -> None:
+    """One line when the last individual of a generation is in."""
+    generation = trial.user_attrs["generation"]
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    mine = [one for one in trials if one.user_attrs["generation"] == generation]
+    if len(mine) < POPULATION:
+        return
+    values = sorted(one.values[0] for one in mine)
+    species = [one.params["species"] for one in mine]
+    shares = ", ".join(f"{name} {species.count(name)}" for name in sorted(set(species)))
+    n_bred = sum(one.user_attrs["birth"] == "recombination" for one in mine)
+    tqdm.write(
+        f"generation {generation + 1:2d}: best {values[0]:.4f}  "
+        f"median {values[len(values) // 2]:.4f}  {shares}  bred {n_bred}"
+    )
+
+
+def run_random_search(
+    name: str, task: esgd.SupervisedTask, storage: optuna.storages.BaseStorage, seed: int
+) -> tuple[optuna.Study, nn.Module]:
+    """As many models with random settings and a cosine schedule; the best on validation wins."""
+    models: dict[int, nn.Module] = {}
+    spaces = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam}
+
+    def objective(trial: optuna.Trial) -> float:
+        species = trial.suggest_categorical("species", list(spaces))
+        torch.manual_seed(seed * 1000 + trial.number)
+        model = build_model()
+        optimizer: torch.optim.Optimizer
+        if species == "SGD":
+            optimizer = torch.optim.SGD(
+                model.parameters(),
+                lr=trial.suggest_float("lr", 1e-3, 1.0, log=True),
+                momentum=trial.suggest_float("momentum", 0.5, 0.99),
+            )
+        else:
+            optimizer = torch.optim.Adam(
+                model.parameters(), lr=trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+            )
+        n_epochs = GENERATIONS * EPOCHS
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
+        for number in range(n_epochs):
+            epoch = esgd.Epoch(generation=0, individual=trial.number, number=number, seed=number)
+            task.train_epoch(model, optimizer, epoch)
+            schedule.step()
+        models[trial.number] = model
+        return task.fitness(model)
+
+    console.rule(f"{name}: {POPULATION} models")
+    study = optuna.create_study(
+        study_name=f"{name}",
+        storage=None,
+        sampler=optuna.samplers.RandomSampler(seed=seed),
+    )
+    del storage  # its weights are only needed here, so nothing is kept
+    study.optimize(objective, n_trials=POPULATION, show_progress_bar=True)
+    return study, models[study.best_trial.number]
+
+
+def report(
+    task: esgd.SupervisedTask,
+    test: tuple[torch.Tensor, torch.Tensor],
+    arms: dict[str, tuple[optuna.Study, nn.Module]],
+) -> None:
+    """All arms side by side; each picked its model on validation, the test set is seen here."""
+    table = Table(title="Equal gradient evaluations")
+    for heading in ("arm", "validation loss", "validation error", "test loss", "test error"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    for name, (_, model) in arms.items():
+        cells = [
+            f"{task.score(model, examples, criterion):{form}}"
+            for examples in (task.validation, test)
+            for criterion, form in ((nn.functional.cross_entropy, ".4f"), (error_rate, ".2%"))
+        ]
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def tell_story(study: optuna.Study) -> None:
+    """The best individual's main line: who it descends from, and the schedule that emerged."""
+    console.rule("Genealogy of the best, and the schedule it discovered")
+    for one in esgd.ancestry(study):
+        if one.reference.round > 0:
+            parents = " and ".join(str(parent) for parent in one.parents)
+            console.print(f"      bred from {parents}: {one.fitness:.4f}")
+            continue
+        values = "  ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in one.hyperparameters.items()
+        )
+        born = "new" if one.birth_fitness is None else f"{one.birth_fitness:.4f}"
+        console.print(
+            f"{one.reference!s:>7}  {one.birth:<13} {born} → {one.fitness:.4f}  "
+            f"{one.species:<5} {values}",
+            highlight=False,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""``optuna-esgd COMMAND URL ...``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+
+from optuna_esgd.errors import EsgdError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 if all is well, 1 if ``verify`` found a lie, 2 for errors.
+    """
+    parsed = _parser().parse_args(arguments)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        status: int = parsed.run(parsed)
+    except (EsgdError, KeyError) as error:
+        print(f"optuna-esgd: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="optuna-esgd", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")
+    _add_database(verify)
+    verify.set_defaults(run=_verify)
+
+    export = commands.add_parser("export", help="write weights to a .safetensors file")
+    _add_database(export)
+    export.add_argument("--trial", type=int, help="trial number (default: the best individual)")
+    export.add_argument("--output", type=Path, required=True, help="the file to write")
+    export.set_defaults(run=_export)
+
+    prune = commands.add_parser("prune", help="delete what deleted studies have left behind")
+    prune.add_argument("url", help="database URL of the studies")
+    prune.add_argument("--store", help="database URL of the weights, if it is another one")
+    prune.set_defaults(run=_prune)
+
+    storage = commands.add_parser("storage", help="the database schema")
+    actions = storage.add_subparsers(required=True, metavar="ACTION")
+    upgrade = actions.add_parser("upgrade", help="migrate our tables to this version")
+    upgrade.add_argument("url", help="database URL of the weights")
+    upgrade.set_defaults(run=_upgrade)
+    return parser
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="database URL of the study")
+    parser.add_argument("--study", required=True, help="study name")
+    parser.add_argument("--store", help="database URL of the weights, if it is another one")
+
+
+def _load_study(parsed: argparse.Namespace) -> optuna.Study:
+    from optuna_esgd.store import create_storage  # noqa: PLC0415  (SQLAlchemy only when needed)
+
+    return optuna.load_study(study_name=parsed.study, storage=create_storage(parsed.url))
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.store.opening import find_population  # noqa: PLC0415
+    from optuna_esgd.store.verification import verify  # noqa: PLC0415
+
+    population = find_population(_load_study(parsed), store=parsed.store)
+    if population is None:
+        print(f"optuna-esgd: study {parsed.study!r} has no population.", file=sys.stderr)
+        return 2
+    lies = verify(population)
+    for lie in lies:
+        print(lie)
+    n_individuals = len(population.individuals())
+    print(
+        f"{len(lies)} lies in {n_individuals} individuals."
+        if lies
+        else f"True: {n_individuals} individuals, all digests, lineages and certificates."
+    )
+    return 1 if lies else 0
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.trainer.results import export  # noqa: PLC0415  (torch only when needed)
+
+    path = export(_load_study(parsed), parsed.output, trial=parsed.trial, store=parsed.store)
+    print(path)
+    return 0
+
+
+def _prune(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.store import create_storage  # noqa: PLC0415
+    from optuna_esgd.store.pruning import prune  # noqa: PLC0415
+
+    n_deleted = prune(create_storage(parsed.url), parsed.store)
+    print(f"Deleted {n_deleted} populations whose studies are gone.")
+    return 0
+
+
+def _upgrade(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.store.migrations import upgrade_schema  # noqa: PLC0415
+
+    upgrade_schema(parsed.url)
+    print("The schema is up to date.")
+    return 0

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optuna_esgd.engine.configuration import (
+    PRESETS,
+    Configuration,
+    Preset,
+    Settings,
+    cohorts,
+)
+from optuna_esgd.errors import ConfigurationError
+from tests.engine.configurations import configuration, configurations
+
+BETWEEN = "between 1 and population_size = 4"
+WHOLE = "a whole number"
+# One row per rule: the field, what it must be, and values that are not.
+RULES: list[tuple[str, str, list[Any]]] = [
+    ("population_size", "at least 2 (a population coevolves)", [1, 0, -4]),
+    ("population_size", WHOLE, [2.5, 4.0, "16", True, None, math.nan]),
+    ("seed", WHOLE, [0.5, "0", False]),
+    ("n_offspring", "0 or more", [-1]),
+    ("n_offspring", WHOLE, [6.0, "6", True]),
+    ("n_parents", BETWEEN, [0, 5]),
+    ("n_parents", WHOLE, [2.0, None]),
+    ("n_elites", BETWEEN, [0, 5]),
+    ("n_elites", WHOLE, [0.6, "2"]),
+    ("mutation_scale", "finite and 0 or more", [-0.01, math.inf, math.nan]),
+    ("mutation_scale", "a number", ["0.01", None, True, 1j]),
+    ("roulette", "'rank' or 'inverse'", ["tournament", None]),
+    ("n_epochs", "at least 1", [0]),
+    ("n_epochs", WHOLE, [1.5]),
+    ("n_evolution_rounds", "0 or more", [-1]),
+    ("n_evolution_rounds", WHOLE, [1.0, None]),
+    ("n_generations", "at least 1, or None", [0, -3]),
+    ("n_generations", "a whole number, or None", [2.0, "20", True]),
+    ("back_off", "'step' or 'best'", ["none", False]),
+    ("explore", "'perturb', 'resample' or an Optuna sampler", ["tpe", 0]),
+    ("resample_probability", "in [0, 1]", [-0.1, 1.1, math.nan]),
+    ("resample_probability", "a number", ["0.1", False]),
+    ("inherit_optimizer_state", "True or False", [1, "yes"]),
+    ("learning_rate_decay", "in (0, 1]", [0.0, 1.01, math.nan]),
+    ("learning_rate_decay", "a number", ["0.9"]),
+    ("cohort_size", BETWEEN, [0, 5]),
+    ("cohort_size", WHOLE, [2.0]),
+    ("maximize", "True or False", [1, None, "max"]),
+    ("max_tries", "at least 1", [0]),
+    ("max_tries", WHOLE, [3.0, None]),
+    ("lease_seconds", "finite and more than 0", [0.0, -1.0, math.inf, math.nan]),
+    ("lease_seconds", "a number", ["60", None]),
+]
+REFUSED = [(name, expected, value) for name, expected, values in RULES for value in values]
+
+
+@pytest.mark.parametrize(("name", "expected", "value"), REFUSED)
+def test_wrong_numbers_are_refused(name: str, expected: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        replace(configuration(), **{name: value})
+    assert str(caught.value) == f"{name} must be {expected}, got {value!r}."
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "value"),
+    # None stands for "as the preset says" where there is such a default.
+    [row for row in REFUSED if row[0] in {f.name for f in fields(Settings)}],
+)
+def test_settings_refuse_them_alike(name: str, expected: str, value: Any) -> None:
+    settings = Settings(**{"population_size": 4, name: value})
+    if value is None and Settings.__dataclass_fields__[name].default is None:
+        settings.configure(seed=0, cohort_size=1, maximize=False)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        settings.configure(seed=0, cohort_size=1, maximize=False)
+    assert str(caught.value) == f"{name} must be {expected}, got {value!r}."
+
+
+def test_every_field_has_a_rule() -> None:
+    assert {name for name, _, _ in RULES} == {field.name for field in fields(Configuration)}
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(preset="fast").configure(seed=0, cohort_size=None, maximize=False)  # type: ignore[arg-type]
+    assert str(caught.value) == "preset must be one of ['coevolve', 'paper'], got 'fast'."
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"population_size": 2, "n_parents": 2, "n_elites": 2, "n_offspring": 0},
+        {"n_parents": 1, "n_elites": 1, "n_evolution_rounds": 0, "n_generations": 1},
+        {"n_parents": 4, "n_elites": 4, "cohort_size": 4, "n_epochs": 1, "max_tries": 1},
+        {"mutation_scale": 0.0, "resample_probability": 0, "learning_rate_decay": 1e-9},
+        {"mutation_scale": 1e9, "resample_probability": 1, "learning_rate_decay": 1},
+        {"n_generations": None, "lease_seconds": 1e-3, "seed": -1},
+    ],
+)
+def test_the_bounds_themselves_are_allowed(bounds: dict[str, Any]) -> None:
+    configuration(**bounds)
+
+
+def test_numbers_of_numpy_become_pythons_own() -> None:
+    """What is stored as JSON and compared later must be plain."""
+    chosen = configuration(
+        population_size=np.int64(4), mutation_scale=np.float32(0.5), lease_seconds=30
+    )
+    assert [type(v) for v in (chosen.population_size, chosen.mutation_scale)] == [int, float]
+    assert (chosen.population_size, chosen.mutation_scale) == (4, 0.5)
+    assert type(chosen.lease_seconds) is float
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        configuration().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        (
+            "paper",
+            {
+                "explore": "resample",
+                "inherit_optimizer_state": False,
+                "back_off": "step",
+                "learning_rate_decay": 0.9,
+                "n_epochs": 1,
+            },
+        ),
+        (
+            "coevolve",
+            {
+                "explore": "perturb",
+                "inherit_optimizer_state": True,
+                "back_off": "best",
+                "learning_rate_decay": 1.0,
+                "n_epochs": 4,
+            },
+        ),
+    ],
+)
+def test_presets(preset: Preset, expected: dict[str, Any]) -> None:
+    """As in ALGORITHM.md, section 4."""
+    chosen = Settings(preset=preset).configure(seed=3, cohort_size=None, maximize=True)
+    expected |= {
+        "population_size": 16,
+        "n_offspring": 64,
+        "n_parents": 2,
+        "n_elites": 10,
+        "mutation_scale": 0.01,
+        "seed": 3,
+        "cohort_size": 16,
+        "maximize": True,
+        "n_generations": None,
+    }
+    assert {name: getattr(chosen, name) for name in expected} == expected
+
+
+def test_coevolve_is_the_default_preset() -> None:
+    assert Settings().preset == "coevolve"
+    assert set(PRESETS) == {"coevolve", "paper"}
+
+
+@pytest.mark.parametrize("preset", ["paper", "coevolve"])
+def test_what_is_given_beats_the_preset(preset: Preset) -> None:
+    given: dict[str, Any] = {
+        "seed": 11,
+        "n_offspring": 0,
+        "n_elites": 1,
+        "n_epochs": 7,
+        "back_off": "step",
+        "explore": "sampler",
+        "inherit_optimizer_state": False,
+        "learning_rate_decay": 0.7,
+        "n_generations": 5,
+    }
+    chosen = Settings(preset=preset, **given).configure(seed=3, cohort_size=2, maximize=False)
+    assert {name: getattr(chosen, name) for name in given} == given
+    assert chosen.cohort_size == 2
+
+
+@given(st.integers(2, 500))
+def test_defaults_grow_with_the_population(mu: int) -> None:
+    chosen = Settings(population_size=mu).configure(seed=0, cohort_size=None, maximize=False)
+    assert chosen.n_offspring == 4 * mu
+    assert chosen.cohort_size == mu
+    assert abs(chosen.n_elites - 0.6 * mu) <= 0.5
+
+
+@given(configurations())
+def test_the_stored_identity_survives_json(chosen: Configuration) -> None:
+    stored = json.loads(json.dumps(chosen.to_json(), allow_nan=False))
+    assert stored == chosen.to_json()
+    chosen.check_same(stored)
+
+
+OTHER: dict[str, Any] = {
+    "population_size": 5,
+    "seed": 1,
+    "n_offspring": 7,
+    "n_parents": 3,
+    "n_elites": 3,
+    "mutation_scale": 0.02,
+    "roulette": "inverse",
+    "n_epochs": 2,
+    "n_evolution_rounds": 2,
+    "n_generations": 9,
+    "back_off": "step",
+    "explore": "resample",
+    "resample_probability": 0.2,
+    "inherit_optimizer_state": False,
+    "learning_rate_decay": 0.8,
+    "cohort_size": 2,
+    "maximize": True,
+    "max_tries": 9,
+    "lease_seconds": 9.0,
+}
+FREE = {"n_generations", "max_tries", "lease_seconds"}
+
+
+def test_every_field_is_either_compared_or_free() -> None:
+    names = {field.name for field in fields(Configuration)}
+    assert OTHER.keys() == names
+    assert configuration().to_json().keys() == names - FREE
+
+
+@pytest.mark.parametrize("name", sorted(OTHER.keys() - FREE))
+def test_another_configuration_is_refused_by_name(name: str) -> None:
+    mine, stored = configuration(), replace(configuration(), **{name: OTHER[name]})
+    with pytest.raises(ConfigurationError) as caught:
+        mine.check_same(stored.to_json())
+    detail = f"{name} is {OTHER[name]!r} in the study and {getattr(mine, name)!r} here"
+    assert f"another configuration: {detail}. Open it" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(FREE))
+def test_how_long_a_run_goes_on_may_differ(name: str) -> None:
+    configuration().check_same(replace(configuration(), **{name: OTHER[name]}).to_json())
+
+
+def test_every_difference_is_named() -> None:
+    changed = {name: value for name, value in OTHER.items() if name not in FREE}
+    with pytest.raises(ConfigurationError) as caught:
+        configuration().check_same(replace(configuration(), **changed).to_json())
+    for name in changed:
+        assert f"{name} is " in str(caught.value)
+
+
+def test_a_field_the_study_does_not_know_is_named() -> None:
+    stored = configuration().to_json()
+    del stored["roulette"]
+    with pytest.raises(ConfigurationError, match="roulette is None in the study and 'rank' here"):
+        configuration().check_same(stored)
+
+
+@given(configurations(), st.integers(0, 40))
+def test_cohorts_are_a_partition(chosen: Configuration, n_individuals: int) -> None:
+    parts = cohorts(chosen, n_individuals)
+    assert [number for part in parts for number in part] == list(range(n_individuals))
+    assert all(len(part) == chosen.cohort_size for part in parts[:-1])
+    assert all(1 <= len(part) <= chosen.cohort_size for part in parts)
