@@ -1,9 +1,10 @@
 """Genome: the weights of individuals as data, apart from the optimizers that train them.
 
-A *genome* is everything of a network that is stored and inherited: its parameters and its persistent
-buffers. A *layout* says which tensors of a model these are and where each of them lies in a flat
-row; a *matrix* holds the genomes of a whole population, one row per individual; a *codec* turns a
-row, or any named tensors, into bytes and back; *breeding* recombines rows into new ones.
+A *genome* is everything of a network that is stored and inherited: its parameters and its
+persistent buffers. A *layout* says which tensors of a model these are and where each of them lies
+in a flat row; a *matrix* holds the genomes of a whole population, one row per individual; a
+*codec* turns a row, or any named tensors, into bytes and back; *breeding* recombines rows into new
+ones.
 """
 
 from optuna_esgd.genome.breeding import breed

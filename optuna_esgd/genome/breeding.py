@@ -2,9 +2,10 @@
 
 Notation: an offspring has ρ parents θ_1 .. θ_ρ and becomes θ = (1/ρ) Σ θ_j + σ·ε, ε ~ N(0, I).
 
-Every element is computed in the same order whichever offspring are bred in the same call, so what an
-offspring is depends on its parents and its seed alone, bit by bit: no matrix product, no fused
-multiply-add whose use would depend on an element's place, and noise drawn in pieces of fixed width.
+Every element is computed in the same order whichever offspring are bred in the same call, so what
+an offspring is depends on its parents and its seed alone, bit by bit: no matrix product, no fused
+multiply-add whose use would depend on an element's place, and noise drawn in pieces of fixed
+width.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def breed(
 ) -> Matrix:
     """Breed offspring: the mean of their parents, mutated.
 
-    Floating-point tensors are averaged (16-bit and narrower ones in float32), others copied from the
-    first parent. Noise goes to trainable parameters only. Where all parents agree, as in constants
-    kept in buffers, the mean is exactly their value. With one parent this is a perturbed copy, and
-    with σ = 0 an exact one.
+    Floating-point tensors are averaged (16-bit and narrower ones in float32), others copied from
+    the first parent. Noise goes to trainable parameters only. Where all parents agree, as in
+    constants kept in buffers, the mean is exactly their value. With one parent this is a perturbed
+    copy, and with σ = 0 an exact one.
 
     Args:
         pool: The parents, among other rows maybe.

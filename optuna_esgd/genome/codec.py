@@ -1,8 +1,8 @@
 """Tensors as bytes: the safetensors format, header and body apart.
 
 ``len(manifest)`` as eight little-endian bytes, the manifest and the payload, one after the other,
-are a valid ``.safetensors`` file. Nothing is ever pickled, and nothing that is read is believed: the
-manifest is checked whole before memory for it is allocated.
+are a valid ``.safetensors`` file. Nothing is ever pickled, and nothing that is read is believed:
+the manifest is checked whole before memory for it is allocated.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,11 +80,12 @@ def decode(manifest: bytes, payload: Payload) -> dict[str, Tensor]:
     return {span.name: _decode_span(span, payload) for span in spans}
 
 
-def encode_row(layout: Layout, matrix: Matrix, row: int) -> tuple[bytes, bytearray]:
+def encode_row(matrix: Matrix, row: int) -> tuple[bytes, bytearray]:
     """Turn one row into a manifest, with the names of tied weights in it, and a payload.
 
     The payload is the row's own bytes, block after block.
     """
+    layout = matrix.layout
     payload = bytearray(layout.n_bytes)
     start = 0
     for block in layout.blocks:
@@ -123,9 +125,7 @@ def row_manifest(layout: Layout) -> bytes:
     spans = []
     start = 0
     for block in layout.blocks:
-        for entry in layout.entries:
-            if entry.dtype == block.dtype:
-                spans.append(_span_of(entry, start))
+        spans += [_span_of(entry, start) for entry in layout.entries if entry.dtype == block.dtype]
         start += block.n_bytes
     return _write_manifest(spans, layout.aliases)
 
@@ -161,7 +161,9 @@ def _write_manifest(spans: Iterable[_Span], metadata: Mapping[str, str]) -> byte
     try:
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
-        raise ConfigurationError(f"A name or metadata text is no valid Unicode: {error}.") from None
+        raise ConfigurationError(
+            f"A name or metadata text is no valid Unicode: {error}."
+        ) from None
     return text + b" " * (-len(text) % 8)
 
 
@@ -240,6 +242,6 @@ def _copy_from_bytes(source: memoryview, target: Tensor, name: str) -> None:
         return
     elements = target.view(-1).view(torch.uint8)
     # By way of NumPy, because torch.frombuffer warns of read-only memory such as bytes.
-    memoryview(elements.numpy())[:] = source
+    elements.numpy()[:] = np.frombuffer(source, dtype=np.uint8)
     if target.dtype == torch.bool and bool((elements > 1).any()):
         raise CorruptionError(f"Booleans in {name} are neither 0 nor 1.")

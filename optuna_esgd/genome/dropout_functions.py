@@ -5,6 +5,8 @@ Each function here takes ``draw`` and then exactly what the torch function of th
 probability 1 - p.
 """
 
+# ruff: noqa: A002  (torch calls these arguments so, and its callers may too)
+
 from __future__ import annotations
 
 import math
@@ -32,7 +34,7 @@ def _dropout(
 
 
 def _channel_dropout(function: Callable[..., Tensor], unbatched_dim: int | None) -> Replacement:
-    """Dropout of whole channels; inputs of ``unbatched_dim`` dimensions have no batch dimension."""
+    """Dropout of whole channels; inputs of ``unbatched_dim`` dimensions have no batch."""
 
     def dropout(
         draw: Draw, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
@@ -127,7 +129,7 @@ def _scaled_dot_product_attention(  # noqa: PLR0913, PLR0917  (torch's signature
 
 
 def _multi_head_attention_forward(draw: Draw, *args: Any, **kwargs: Any) -> Any:
-    """torch's own function, which looks up the names of what it calls here instead of there."""
+    """Torch's own function, which looks up the names of what it calls here instead of there."""
     original: Any = F.multi_head_attention_forward
     replaced = {
         "dropout": partial(_dropout, draw),

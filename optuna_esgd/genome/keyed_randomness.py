@@ -1,9 +1,10 @@
 """Dropout whose masks are a function of a key, not of a generator's history.
 
-A generator hands out numbers in the order they are asked for, so a population trained in one batched
-pass would draw other masks than the same population trained row by row. Here element i of the mask of
-the c-th dropout call in a forward pass is ``hash(key, c, i)``: plain integer arithmetic on tensors,
-the same numbers under ``torch.func.vmap``, row by row, on every device, and under compilation.
+A generator hands out numbers in the order they are asked for, so a population trained in one
+batched pass would draw other masks than the same population trained row by row. Here element i of
+the mask of the c-th dropout call in a forward pass is ``hash(key, c, i)``: plain integer
+arithmetic on tensors, the same numbers under ``torch.func.vmap``, row by row, on every device, and
+under compilation.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class KeyedDropout(TorchFunctionMode):
     """Within this context dropout in training mode draws its masks from ``key``.
 
     Covers the dropout functions of ``torch.nn.functional``, the dropout inside attention and
-    between the layers of recurrent networks, and all modules that use them. In evaluation mode, and
-    with ``p = 0``, nothing changes. Enter it anew for every forward pass: calls are counted from
-    its beginning. Inside ``vmap`` give each row its own key by mapping over keys.
+    between the layers of recurrent networks, and all modules that use them. In evaluation mode,
+    and with ``p = 0``, nothing changes. Enter it anew for every forward pass: calls are counted
+    from its beginning. Inside ``vmap`` give each row its own key by mapping over keys.
 
     Args:
         key: 0-dim int64; all of its bits count, and neighbouring keys give unrelated masks.
@@ -45,7 +46,7 @@ class KeyedDropout(TorchFunctionMode):
     def __enter__(self) -> KeyedDropout:
         """Begin a forward pass."""
         self._n_calls = 0
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __torch_function__(

@@ -112,12 +112,19 @@ class Layout:
         try:
             content = json.loads(text)
             tensors = [
-                (str(name), tuple(int(n) for n in shape), DTYPES[dtype], _KINDS[_KINDS.index(kind)])
+                (
+                    str(name),
+                    tuple(int(n) for n in shape),
+                    DTYPES[dtype],
+                    _KINDS[_KINDS.index(kind)],
+                )
                 for name, shape, dtype, kind in content["tensors"]
             ]
             aliases = {str(alias): str(name) for alias, name in content["aliases"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigurationError(f"This is not the text of a layout: {text[:80]!r}.") from error
+            raise ConfigurationError(
+                f"This is not the text of a layout: {text[:80]!r}."
+            ) from error
         return cls._arrange(tensors, aliases)
 
     def to_json(self) -> str:

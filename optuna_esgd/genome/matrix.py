@@ -1,7 +1,7 @@
 """The population matrix: one row per individual.
 
-Notation: R rows; for each dtype a block (R, width) in which a row's tensors lie side by side as the
-layout says. Everything a model sees are views (R, *shape) of the blocks.
+Notation: R rows; for each dtype a block (R, width) in which a row's tensors lie side by side as
+the layout says. Everything a model sees are views (R, *shape) of the blocks.
 """
 
 from __future__ import annotations
@@ -83,7 +83,13 @@ class Matrix:
 
     def read_row(self, row: int) -> dict[str, Tensor]:
         """All tensors of one row as views, in the model's order."""
-        return {entry.name: self._view(entry)[row] for entry in self.layout.entries}
+        rows = {dtype: block[row] for dtype, block in self.blocks.items()}
+        return {
+            entry.name: rows[entry.dtype][entry.offset : entry.offset + entry.size].view(
+                entry.shape
+            )
+            for entry in self.layout.entries
+        }
 
     @torch.no_grad()
     def write_row(self, row: int, tensors: Mapping[str, Tensor]) -> None:
@@ -186,9 +192,7 @@ class Matrix:
                 f"mask must be {self.n_rows} booleans, got {mask.dtype} {list(mask.shape)}."
             )
         if source.n_rows != self.n_rows:
-            raise ConfigurationError(
-                f"source must have {self.n_rows} rows, got {source.n_rows}."
-            )
+            raise ConfigurationError(f"source must have {self.n_rows} rows, got {source.n_rows}.")
         column = mask.to(self.device).unsqueeze(1)
         for target, origin in self._pairs(source):
             torch.where(column, origin, target, out=target)
@@ -201,9 +205,7 @@ class Matrix:
         """
         self._check_layout(source)
         if source.n_rows != self.n_rows:
-            raise ConfigurationError(
-                f"source must have {self.n_rows} rows, got {source.n_rows}."
-            )
+            raise ConfigurationError(f"source must have {self.n_rows} rows, got {source.n_rows}.")
         for target, origin in self._pairs(source):
             target.copy_(origin)
         return self

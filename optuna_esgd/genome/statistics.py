@@ -7,7 +7,7 @@ statistics are measured anew on a fixed set of batches before a bred network is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ def reestimate_statistics(
     """Measure a model's running statistics anew, as plain averages over the batches.
 
     Only these layers see the batches in training mode, everything else (dropout) in evaluation
-    mode; nothing else about the model changes. The same batches give the same statistics.
+    mode, and nothing else about the model changes. The same batches give the same statistics. A
+    layer that no batch reaches keeps what it had.
 
     Args:
         model: Changed in place.
@@ -44,11 +45,13 @@ def reestimate_statistics(
     if not layers:
         return
     n_batches = 0
-    with torch.no_grad(), _averaging(model, layers):
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(_modes_restored(model))
+        model.eval()
+        for layer in layers:
+            layer.train()
+            stack.enter_context(_averaging(layer))
         for batch in batches:
-            if n_batches == 0:  # so that without batches the model stays as it was
-                for layer in layers:
-                    layer.reset_running_stats()
             if forward is None:
                 model(batch)
             else:
@@ -67,18 +70,34 @@ def _tracking_layers(model: nn.Module) -> Iterator[_NormBase]:
 
 
 @contextmanager
-def _averaging(model: nn.Module, layers: list[_NormBase]) -> Iterator[None]:
-    """Put the layers into training mode with a cumulative average, and all else into evaluation."""
+def _modes_restored(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    momenta = [(layer, layer.momentum) for layer in layers]
     try:
-        model.eval()
-        for layer in layers:
-            layer.train()
-            layer.momentum = None  # torch's word for the cumulative average
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for layer, momentum in momenta:
-            layer.momentum = momentum
+
+
+@contextmanager
+def _averaging(layer: _NormBase) -> Iterator[None]:
+    """Have a layer forget its statistics in its next call, and then average over its calls.
+
+    torch's own ``momentum=None`` means the same to batch-norm, but "never" to instance-norm.
+    """
+    n_calls = 0
+    momentum = layer.momentum
+
+    def weigh_call(*_: object) -> None:
+        nonlocal n_calls
+        if n_calls == 0:
+            layer.reset_running_stats()
+        n_calls += 1
+        layer.momentum = 1 / n_calls
+
+    hook = layer.register_forward_pre_hook(weigh_call)
+    try:
+        yield
+    finally:
+        hook.remove()
+        layer.momentum = momentum

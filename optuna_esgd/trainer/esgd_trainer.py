@@ -186,7 +186,7 @@ def _fitness(individual: Individual) -> float:
 
 def _refuse_fixed_parameters(trial: Trial) -> None:
     """An individual's hyperparameters are part of its plan; a trial cannot bring others."""
-    if trial.system_attrs.get("fixed_params"):
+    if trial._fixed_params:
         raise StudyError(
             "enqueue_trial cannot choose hyperparameters for an ESGDTrainer: they are planned for "
             "a whole generation. Narrow the species' ranges instead, e.g. SGD(lr=(0.01, 0.1)), or "

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -181,6 +182,13 @@ def test_every_value_has_a_stream_of_its_own() -> None:
     assert [v["lr"] for _, v in alone] == [v["lr"] for _, v in among[:20]]
     value = explore_value(fresh, Reference(1, 0, 7), "lr", SPACES["sgd"]["lr"], NOTHING)
     assert value == alone[7][1]["lr"]
+
+
+def test_values_of_one_individual_are_not_correlated() -> None:
+    unit = FloatRange(0.0, 1.0)
+    drawn = chosen(configuration(explore="resample"), births(500), {"sgd": {"a": unit, "b": unit}})
+    a, b = np.array([[values["a"], values["b"]] for _, values in drawn], dtype=float).T
+    assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(500)
 
 
 def test_the_order_in_which_species_are_declared_does_not_matter() -> None:

@@ -76,6 +76,11 @@ def test_a_diverged_parent_comes_only_where_others_are_missing(
     assert is_finite == sorted(is_finite, reverse=True), "the birth parent must be a finite one"
 
 
+def test_distances_that_overflow_still_give_a_sector() -> None:
+    weights = roulette_weights([-1.7e308, 1.7e308, math.inf], "inverse")
+    assert weights[0] > weights[1] > weights[2] == 0
+
+
 FITNESS = {"rank": [3.0, 1.0, math.inf, 2.0], "inverse": [0.5, 0.25, math.inf, 1.0]}
 WHEELS = {"rank": [2 / 9, 4 / 9, 0, 3 / 9], "inverse": [2 / 7, 4 / 7, 0, 1 / 7]}
 

@@ -177,6 +177,16 @@ def test_numbers_are_reflected_at_the_bounds(
     }
 
 
+@pytest.mark.parametrize(
+    "range_",
+    [FloatRange(0.0, 1e-17, "one_minus"), FloatRange(1e300, 1.0000000000000003e300, "log")],
+    ids=str,
+)
+def test_bounds_that_round_to_one_point_of_the_scale(range_: FloatRange) -> None:
+    for i in range(20):
+        assert contains(range_, perturb(range_, range_.low, resample_probability=0, rng=stream(i)))
+
+
 def test_choices_are_kept_or_drawn_anew() -> None:
     range_ = Choices((None, "cosine", True, 1))
     for value in range_.values:

@@ -1,0 +1,71 @@
+# Everything happens in $(VENV); see `make help`. Set a variable like this: make test WORKERS=4
+
+PYTHON ?= python3
+VENV ?= .venv
+# The script that `make demo` runs, with its arguments.
+DEMO ?= examples/digits/demo.py
+# What `make bench` runs.
+BENCH ?= -m tests.benchmarks
+# How many processes test at once; more arguments for pytest.
+WORKERS ?= auto
+PYTEST_ARGS ?=
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt
+
+help:
+	@echo "make demo    train a population on handwritten digits ($(DEMO))"
+	@echo "make test    style, types, layers, then every test"
+	@echo "make bench   the benchmarks ($(BENCH))"
+	@echo "make build   wheel and source distribution, in dist/"
+	@echo "make clean   remove what the others left, except $(VENV)"
+	@echo "Variables: PYTHON VENV DEMO BENCH WORKERS PYTEST_ARGS"
+
+demo: $(VENV)/.installed-package
+	$(BIN)/python $(DEMO)
+
+test: $(VENV)/.installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-tests
+	$(BIN)/python $(BENCH)
+
+build: $(VENV)/.installed-tests
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: whatever else asks for it later finds the pinned build in place.
+# scikit-learn has the digits of the examples.
+$(VENV)/.installed-package: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing optuna_esgd into $(VENV)"
+	@$(PIP) torch
+	@$(PIP) scikit-learn --editable .
+	@touch $@
+
+# mysqlclient is compiled, so it is tested where the headers are: the tests do without it.
+$(VENV)/.installed-tests: $(VENV)/.installed-package
+	@echo "Installing what the tests need into $(VENV)"
+	@$(PIP) --editable '.[test]'
+	@if command -v mariadb_config mysql_config >/dev/null 2>&1; then \
+		$(PIP) mysqlclient || echo "mysqlclient cannot be built here: tested without it"; \
+	fi
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "optuna_esgd needs Python 3.11 or newer, and '$(PYTHON)' is not." \
+			"Name another one: make PYTHON=python3.12 ..." >&2; \
+		exit 1; \
+	}
+	@$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
+
+.PHONY: help demo test bench build clean

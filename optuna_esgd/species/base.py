@@ -1,0 +1,298 @@
+"""A species: an optimizer class and what is searched about it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value
+from optuna_esgd.species.batched import BatchedUpdate
+
+Setting: TypeAlias = Range | Value | tuple[Any, ...] | list[Any]
+Parameters: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
+
+# Arguments that take several numbers at once, under the names they are searched by one at a time.
+_PACKED = {
+    "betas": ("beta1", "beta2"),
+    "etas": ("eta_minus", "eta_plus"),
+    "step_sizes": ("step_size_min", "step_size_max"),
+}
+
+# Arguments of torch.optim that change how fast a step is computed, not what it computes.
+_SPEED_ONLY = frozenset({"foreach", "fused", "capturable"})
+
+
+class Species:
+    """An optimizer class with fixed and searched hyperparameters.
+
+    Any ``torch.optim.Optimizer`` class is a species in one line::
+
+        Species(torch.optim.ASGD, lr=FloatRange(1e-3, 1e-1, "log"), lambd=1e-4)
+
+    Each hyperparameter is either *searched* over a ``FloatRange``, ``IntRange`` or ``Choices``, or
+    *fixed* to any other value. Shorthands: a tuple ``(low, high)`` narrows the default range and
+    keeps its scale (linear where there is none); a list is ``Choices`` of its items. A tuple for
+    an argument that takes tuples, such as ``betas``, is a fixed value; such arguments are searched
+    by the names of their parts, ``beta1`` and ``beta2``.
+
+    Args:
+        optimizer_class: Called as ``optimizer_class(parameters, **hyperparameters)``. name: What
+        it is called in the database and by Optuna; the class's name if None. Once a study
+            has begun the name must not change.
+        gradients_per_step: Gradient evaluations that one step costs, for comparisons at equal
+        cost. **hyperparameters: What the optimizer takes.
+
+    Raises:
+        ConfigurationError: Not an optimizer, an argument it does not take, or a value it refuses.
+
+    Attributes:
+        name: See above.
+        space: The searched hyperparameters and their ranges.
+        fixed: The fixed ones and their values.
+        gradients_per_step: See above.
+        needs_closure: Whether a step evaluates the loss itself, as LBFGS does.
+        batched: The rule that updates many individuals at once; None where there is none, or where
+            a setting is beyond it.
+    """
+
+    defaults: ClassVar[Mapping[str, Setting]] = {}
+
+    def __init__(
+        self,
+        optimizer_class: type[torch.optim.Optimizer],
+        *,
+        name: str | None = None,
+        gradients_per_step: int = 1,
+        **hyperparameters: Setting,
+    ) -> None:
+        if not (
+            isinstance(optimizer_class, type)
+            and issubclass(optimizer_class, torch.optim.Optimizer)
+        ):
+            raise ConfigurationError(
+                "A species needs a torch.optim.Optimizer class, such as torch.optim.Adam, got "
+                f"{optimizer_class!r}."
+            )
+        if name is not None and not (isinstance(name, str) and name):
+            raise ConfigurationError(f"name must be a text that is not empty, got {name!r}.")
+        if gradients_per_step < 1:
+            raise ConfigurationError(f"gradients_per_step must be >= 1, got {gradients_per_step}.")
+        self.optimizer_class = optimizer_class
+        self.name = optimizer_class.__name__ if name is None else name
+        self.gradients_per_step = gradients_per_step
+        self.needs_closure = _needs_closure(optimizer_class)
+        self._arguments = _Arguments(self.name, optimizer_class)
+        self.space: dict[str, Range] = {}
+        self.fixed: dict[str, Any] = {}
+        for key, setting in {**self.defaults, **hyperparameters}.items():
+            self._set(key, setting)
+        self._check_values()
+        self.batched = self._find_batched()
+
+    def __repr__(self) -> str:
+        settings = {**self.space, **self.fixed}
+        text = ", ".join(f"{name}={setting!r}" for name, setting in settings.items())
+        return f"<species {self.name}: {text}>"
+
+    def build(
+        self, parameters: Parameters, hyperparameters: Mapping[str, Value]
+    ) -> torch.optim.Optimizer:
+        """Make the optimizer of one individual.
+
+        Args:
+            parameters: What ``torch.optim`` takes: tensors, or parameter groups.
+            hyperparameters: A value for each searched hyperparameter.
+
+        Raises:
+            ConfigurationError: Values are missing, unknown, or refused by the optimizer.
+        """
+        if hyperparameters.keys() != self.space.keys():
+            raise ConfigurationError(
+                f"{self.name} searches {_listed(self.space)}, but got values for "
+                f"{_listed(hyperparameters)}."
+            )
+        values = {**self.fixed, **hyperparameters}
+        try:
+            return self.optimizer_class(parameters, **self._arguments.pack(values))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{self.name} refuses {values}: {error}") from error
+
+    def columns(
+        self, hyperparameters: Sequence[Mapping[str, Value]], parameters: Tensor
+    ) -> dict[str, Tensor]:
+        """Hyperparameters of many individuals as the columns that ``batched`` takes.
+
+        Args:
+            hyperparameters: Values for the searched ones, per individual.
+            parameters: (rows, d) what is to be updated; says where the columns are wanted.
+
+        Returns:
+            name -> (rows, 1), searched, fixed and left at the optimizer's default alike.
+        """
+        if self.batched is None:
+            raise ConfigurationError(f"{self.name} has no rule for many individuals at once.")
+        # float64 because of betas near 1; not every accelerator has it.
+        dtype = torch.float32 if parameters.device.type == "mps" else torch.float64
+        known = {**self._arguments.defaults, **self.fixed}
+        left_out = {
+            name
+            for name in self.batched.optional
+            if name not in self.space and known.get(name) == 0
+        }
+        return {
+            name: torch.tensor(
+                [[float({**known, **row}[name])] for row in hyperparameters],
+                dtype=dtype,
+                device=parameters.device,
+            )
+            for name in sorted(self.batched.hyperparameters - left_out)
+        }
+
+    def batched_update(self) -> BatchedUpdate | None:
+        """The rule for many individuals at once; stock species that have one override this."""
+        return None
+
+    def _set(self, name: str, setting: Setting) -> None:
+        """Take one hyperparameter as searched or as fixed."""
+        if name in self._arguments.packed:
+            parts = self._arguments.packed[name]
+            if not (isinstance(setting, tuple | list) and len(setting) == len(parts)):
+                raise ConfigurationError(
+                    f"{name} must be {len(parts)} numbers, got {setting!r}. To search it, give "
+                    f"{_listed(parts)} one by one."
+                )
+            for part, value in zip(parts, setting, strict=True):
+                self.space.pop(part, None)
+                self.fixed[part] = value
+            return
+        self._arguments.check_name(name)
+        self.space.pop(name, None)
+        self.fixed.pop(name, None)
+        range_ = self._as_range(name, setting)
+        if range_ is None:
+            self.fixed[name] = setting
+        else:
+            self.space[name] = range_
+
+    def _as_range(self, name: str, setting: Setting) -> Range | None:
+        """The range a setting means; None if it is a fixed value."""
+        if isinstance(setting, FloatRange | IntRange | Choices):
+            return setting
+        if isinstance(setting, list):
+            return Choices(tuple(setting))
+        takes_tuples = isinstance(self._arguments.defaults.get(name), tuple)
+        if not isinstance(setting, tuple) or takes_tuples:
+            return None
+        if len(setting) != 2:
+            raise ConfigurationError(
+                f"{name} of {self.name}: a range is (low, high), got {setting!r}. For a few "
+                "values to choose from, write a list."
+            )
+        default = self.defaults.get(name)
+        if isinstance(default, IntRange) or self._arguments.is_whole(name):
+            scale = default.scale if isinstance(default, IntRange) else "linear"
+            return IntRange(*setting, scale=scale)
+        scale = default.scale if isinstance(default, FloatRange) else "linear"
+        return FloatRange(*setting, scale=scale)
+
+    def _check_values(self) -> None:
+        """Show torch's own optimizers the ends of the ranges now, not in the first trial."""
+        if not self.optimizer_class.__module__.startswith("torch.optim"):
+            return
+        for end in (0, -1):
+            values = {name: _ends(range_)[end] for name, range_ in self.space.items()}
+            # Two dimensions, because Muon takes nothing else.
+            self.build([torch.zeros(1, 1, requires_grad=True)], values)
+
+    def _find_batched(self) -> BatchedUpdate | None:
+        """The batched rule, unless a setting is none that it knows."""
+        update = self.batched_update()
+        if update is None:
+            return None
+        for name, range_ in self.space.items():
+            if name not in update.hyperparameters or not _is_numeric(range_):
+                return None
+        for name, value in self.fixed.items():
+            if name in update.hyperparameters:
+                if not isinstance(value, bool | int | float):
+                    return None
+            elif (
+                name not in update.variants | _SPEED_ONLY
+                and value != self._arguments.defaults.get(name)
+            ):
+                return None
+        return update
+
+
+class _Arguments:
+    """What an optimizer class takes besides its parameters."""
+
+    def __init__(self, species_name: str, optimizer_class: type[torch.optim.Optimizer]) -> None:
+        self._species_name = species_name
+        signature = inspect.signature(optimizer_class)
+        self._arguments = dict(list(signature.parameters.items())[1:])
+        kinds = {argument.kind for argument in self._arguments.values()}
+        self._takes_anything = inspect.Parameter.VAR_KEYWORD in kinds
+        self.packed = {name: _PACKED[name] for name in _PACKED if name in self._arguments}
+        self.defaults: dict[str, Any] = {}
+        for name, argument in self._arguments.items():
+            if argument.default is inspect.Parameter.empty:
+                continue
+            if name in self.packed:
+                self.defaults.update(zip(self.packed[name], argument.default, strict=True))
+            else:
+                self.defaults[name] = argument.default
+        variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        self.names = {
+            part
+            for name, argument in self._arguments.items()
+            if argument.kind not in variadic
+            for part in self.packed.get(name, (name,))
+        }
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that the optimizer would refuse, and say which there are."""
+        if name in self.names or self._takes_anything:
+            return
+        guesses = difflib.get_close_matches(name, self.names, n=1)
+        hint = f" Did you mean {guesses[0]!r}?" if guesses else ""
+        raise ConfigurationError(
+            f"{self._species_name} has no hyperparameter {name!r}.{hint} It takes "
+            f"{_listed(self.names)}."
+        )
+
+    def is_whole(self, name: str) -> bool:
+        """Whether an argument is declared as an int."""
+        argument = self._arguments.get(name)
+        return argument is not None and argument.annotation in (int, "int")
+
+    def pack(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Put parts such as beta1 and beta2 together again."""
+        packed = dict(values)
+        for name, parts in self.packed.items():
+            if any(part in values for part in parts):
+                packed[name] = tuple(packed.pop(part, self.defaults.get(part)) for part in parts)
+        return packed
+
+
+def _needs_closure(optimizer_class: type[torch.optim.Optimizer]) -> bool:
+    closure = inspect.signature(optimizer_class.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _ends(range_: Range) -> Sequence[Value]:
+    return range_.values if isinstance(range_, Choices) else (range_.low, range_.high)
+
+
+def _is_numeric(range_: Range) -> bool:
+    return all(isinstance(value, bool | int | float) for value in _ends(range_))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

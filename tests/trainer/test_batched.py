@@ -1,0 +1,90 @@
+"""The batched path and the row-by-row path side by side."""
+
+from __future__ import annotations
+
+import logging
+
+import optuna
+import pytest
+import torch
+
+import optuna_esgd as esgd
+from optuna_esgd.trainer import workshop
+from tests.trainer.models import MODELS, examples
+from tests.trainer.studies import make_study, make_task
+
+BATCHED = sorted(MODELS.keys() - {"branching", "gru", "lstm"})
+
+
+def _final_weights(study: optuna.Study, task: esgd.SupervisedTask) -> list[torch.Tensor]:
+    return [
+        torch.cat([p.flatten() for p in model.parameters()])
+        for trial in study.trials
+        for model in [esgd.load_individual(study, trial, task.build_model())]
+    ]
+
+
+def make_double_task(name: str) -> esgd.SupervisedTask:
+    """In double precision, where two correct computations stay together for whole runs."""
+
+    def double(part: torch.Tensor) -> torch.Tensor:
+        return part.double() if part.is_floating_point() else part
+
+    train, validation = (tuple(map(double, examples(name, seed))) for seed in (0, 1))
+    return make_task(
+        name, model=lambda: MODELS[name][0]().double(), train=train, validation=validation
+    )
+
+
+def _train(name: str, **arguments: object) -> tuple[optuna.Study, list[torch.Tensor]]:
+    task = make_double_task(name)
+    study = make_study(n_evolution_rounds=1, mutation_scale=0.0, **arguments)
+    study.optimize(esgd.ESGDTrainer(task), n_trials=8)
+    return study, _final_weights(study, task)
+
+
+def _row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workshop, "why_not_batched", lambda *_: ("told so", "told so"))
+
+
+@pytest.mark.parametrize("back_off", ["step", "best"])
+@pytest.mark.parametrize("name", BATCHED)
+def test_batched_equals_row_by_row(
+    name: str, back_off: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batched_study, batched = _train(name, back_off=back_off)
+    _row_by_row(monkeypatch)
+    plain_study, plain = _train(name, back_off=back_off)
+    for one, other in zip(batched, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    for one, other in zip(batched_study.trials, plain_study.trials, strict=True):
+        assert one.params == other.params
+        assert one.values[0] == pytest.approx(other.values[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_what_can_be_batched_is(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    _train(name)
+    assert "row by row" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["branching", "lstm", "gru"])
+def test_what_cannot_be_batched_trains_row_by_row_and_says_why_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "optuna_esgd"):
+        study, _ = _train(name)
+    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
+    reasons = [r for r in caplog.records if "row by row" in r.message]
+    assert 1 <= len(reasons) <= 2
+    assert len({r.message for r in reasons}) == len(reasons)
+
+
+def test_bfloat16_trains_close_to_float32() -> None:
+    values = {}
+    for precision in ("float32", "bfloat16"):
+        study = make_study()
+        study.optimize(esgd.ESGDTrainer(make_task(precision=precision)), n_trials=8)
+        values[precision] = study.best_value
+    assert values["bfloat16"] == pytest.approx(values["float32"], rel=0.1)
+    assert values["bfloat16"] != values["float32"]
