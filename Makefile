@@ -55,8 +55,9 @@ $(VENV)/.installed-package: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.installed-tests: $(VENV)/.installed-package
 	@echo "Installing what the tests need into $(VENV)"
 	@$(PIP) --editable '.[test]'
-	@if command -v mariadb_config mysql_config >/dev/null 2>&1; then \
-		$(PIP) mysqlclient || echo "mysqlclient cannot be built here: tested without it"; \
+	@if command -v mariadb_config >/dev/null || command -v mysql_config >/dev/null; then \
+		$(PIP) mysqlclient >/dev/null 2>&1 \
+			|| echo "mysqlclient cannot be built here: tested without it"; \
 	fi
 	@touch $@
 

@@ -40,8 +40,16 @@ def digests(url: str) -> list[tuple[object, ...]]:
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     assert len(complete) == POPULATION * GENERATIONS
     return [
-        (one.reference, one.birth, one.parents, one.species, one.hyperparameters, one.weights)
-        + (one.fitness, one.n_back_offs)
+        (
+            one.reference,
+            one.birth,
+            one.parents,
+            one.species,
+            one.hyperparameters,
+            one.weights,
+            one.fitness,
+            one.n_back_offs,
+        )
         for one in population.individuals()
     ]
 

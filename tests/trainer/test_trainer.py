@@ -215,7 +215,7 @@ def test_other_samplers_configurations_models_and_trials_are_refused() -> None:
     train(make_study(storage=storage), 4)
     with pytest.raises(ConfigurationError, match="n_parents is 2 in the study and 3"):
         train(make_study(storage=storage, n_parents=3), 1)
-    with pytest.raises(ConfigurationError, match="shape|weight"):
+    with pytest.raises(ConfigurationError, match=r"shape|weight"):
         make_study(storage=storage).optimize(
             esgd.ESGDTrainer(make_task(model=lambda: nn.Linear(6, 3))), n_trials=1
         )

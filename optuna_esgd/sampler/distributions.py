@@ -1,0 +1,95 @@
+"""Optuna's distributions as ranges of ``evolution.space``, and back."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from optuna_esgd.errors import ConfigurationError, StudyError
+from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Scale, Value
+
+# From here on a linear range below 1 is taken for one of values that live near 1.
+_NEAR_ONE = 0.9
+
+
+def to_range(distribution: BaseDistribution) -> Range:
+    """The range of values a distribution describes.
+
+    A linear range of floats inside [0, 1) that reaches 0.9 or more is one of momentum, betas and
+    the like, and so gets the scale ``"one_minus"``.
+
+    Raises:
+        ConfigurationError: The distribution is of an unknown kind, or its bounds are not finite.
+    """
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return FloatRange(low, high, _float_scale(low, high, log=log, step=step), step)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return IntRange(low, high, "log" if log else "linear", step)
+        case CategoricalDistribution(choices=choices):
+            return Choices(choices)
+    raise ConfigurationError(
+        "ESGD knows FloatDistribution, IntDistribution and CategoricalDistribution, got "
+        f"{distribution!r}."
+    )
+
+
+def to_distribution(range_: Range) -> BaseDistribution:
+    """The distribution Optuna shows a range as.
+
+    Optuna knows no scale near 1 and no grid on a log scale: such a range shows as a linear one.
+    Its bounds stay (the upper one moves down to the grid, as Optuna would move it).
+    """
+    match range_:
+        case Choices(values):
+            return CategoricalDistribution(values)
+        case FloatRange(low, high, scale, None):
+            return FloatDistribution(low, high, log=scale == "log")
+        case FloatRange(low, high, _, step):
+            exact = Decimal(str(step))
+            lowest = Decimal(str(low))
+            n_steps = (Decimal(str(high)) - lowest) // exact
+            return FloatDistribution(low, float(lowest + n_steps * exact), step=step)
+        case IntRange(low, high, scale, step):
+            is_log = scale == "log" and step == 1
+            return IntDistribution(low, high - (high - low) % step, log=is_log, step=step)
+
+
+def contains(distribution: BaseDistribution, value: object) -> bool:
+    """Whether a distribution holds a value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def plain_value(distribution: BaseDistribution, value: Value) -> Value:
+    """A value in Python's own type for its distribution, or the very choice it equals.
+
+    Raises:
+        StudyError: The distribution does not hold the value.
+    """
+    if not contains(distribution, value):
+        raise StudyError(f"{value!r} is not a value of {distribution!r}.")
+    if isinstance(distribution, CategoricalDistribution):
+        same = [c for c in distribution.choices if c is value or (c == value and _alike(c, value))]
+        return same[0] if same else value
+    assert isinstance(value, int | float)  # noqa: S101  (contains() has checked it)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _alike(choice: object, value: object) -> bool:
+    return type(choice) is type(value)
+
+
+def _float_scale(low: float, high: float, *, log: bool, step: float | None) -> Scale:
+    if log:
+        return "log"
+    is_near_one = step is None and 0 <= low and _NEAR_ONE <= high < 1
+    return "one_minus" if is_near_one else "linear"

@@ -1,0 +1,302 @@
+"""From URLs to databases: drivers, pools, pragmas; one engine per database and process."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import sqlite3
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from optuna_esgd.errors import StorageError
+
+DatabaseKind = Literal["sqlite", "postgresql", "mysql"]
+
+SQLITE_PAGE_BYTES = 65536
+_SQLITE_TIMEOUT_SECONDS = 60.0
+# Option of a connection that is going to write; see ``_begin_sqlite``.
+WRITES = "esgd_writes"
+
+_DRIVERS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    # (SQLAlchemy's name, module), best first where the URL leaves it open
+    "postgresql": (("psycopg", "psycopg"), ("psycopg2", "psycopg2")),
+    "mysql": (
+        ("mysqldb", "MySQLdb"),
+        ("mariadbconnector", "mariadb"),
+        ("pymysql", "pymysql"),
+    ),
+}
+_SUPPORTED = (
+    "sqlite:///file.db, postgresql://user@host/database (psycopg or psycopg2), "
+    "mysql://user@host/database (mysqlclient, mariadb or pymysql; MariaDB as well)"
+)
+_PRAGMAS = (
+    f"busy_timeout = {int(_SQLITE_TIMEOUT_SECONDS * 1000)}",
+    "foreign_keys = ON",
+    "synchronous = NORMAL",
+    "secure_delete = OFF",  # ON in Debian: overwrites collected weights with zeros
+    f"mmap_size = {2**30}",
+    f"cache_size = {-(2**15)}",  # kB; holds a transaction of 16 MB without spilling
+    f"journal_size_limit = {2**26}",
+)
+
+
+class Database:
+    """One database as seen from this process; its engine is made when first used.
+
+    Args:
+        url: With driver and password.
+        connect_args: Passed to the driver.
+    """
+
+    def __init__(self, url: sa.URL, connect_args: Mapping[str, Any]) -> None:
+        self.url = url
+        self.kind: DatabaseKind = _kind(url)
+        self.was_reached = False
+        self._connect_args = dict(connect_args)
+        self._engine: sa.Engine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of this process."""
+        with self._lock:
+            if self._engine is None:
+                make = _sqlite_engine if self.kind == "sqlite" else _server_engine
+                self._engine = make(self.url, self._connect_args)
+            return self._engine
+
+    def close(self) -> None:
+        """Close the connections that are not in use; the next use opens new ones."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def abandon(self) -> None:
+        """In a forked child: leave the parent's connections alone, and unclosed."""
+        if self._engine is not None:
+            _inherited.append(self._engine)
+        self._engine = None
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return describe(self.url)
+
+
+_databases: dict[tuple[object, ...], Database] = {}
+_databases_lock = threading.Lock()
+_inherited: list[sa.Engine] = []
+
+
+def open_database(
+    url: str | sa.URL, *, connect_args: Mapping[str, Any] | None = None, create: bool = True
+) -> Database:
+    """The database at a URL; the same object for the same URL.
+
+    Args:
+        url: See ``parse_url``.
+        connect_args: Passed to the driver, e.g. certificates.
+        create: Whether a SQLite file may be made.
+
+    Raises:
+        StorageError: The URL is of no supported kind, or the file cannot be made.
+    """
+    parsed = parse_url(url)
+    arguments = dict(connect_args or {})
+    identity: tuple[object, ...] = ()
+    if _kind(parsed) == "sqlite":
+        path = sqlite_path(parsed)
+        if create:
+            prepare_sqlite_file(path)
+        elif not path.exists():
+            raise StorageError(f"There is no database file {path}.")
+        parsed = parsed.set(database=str(path), query={})
+        file = path.stat()
+        # A file that was deleted and made again is another database at the same place.
+        identity = (file.st_dev, file.st_ino)
+    key = (parsed.render_as_string(hide_password=False), repr(sorted(arguments.items())))
+    with _databases_lock:
+        for old in [old for old in _databases if old[:2] == key and old[2:] != identity]:
+            _databases.pop(old).close()
+        return _databases.setdefault((*key, *identity), Database(parsed, arguments))
+
+
+def close_databases() -> None:
+    """Close what this process has open and is not using; e.g. at its end, or before a fork."""
+    with _databases_lock:
+        for database in _databases.values():
+            database.close()
+        _databases.clear()
+
+
+def parse_url(url: str | sa.URL) -> sa.URL:
+    """Read a URL and choose the driver where it names none.
+
+    Raises:
+        StorageError: Says what is supported. Never shows a password.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise StorageError(
+            f"The storage URL cannot be read; supported are {_SUPPORTED}."
+        ) from None
+    kind = _kind(parsed)
+    if kind == "sqlite":
+        return parsed.set(drivername="sqlite")
+    backend, _, driver = parsed.drivername.partition("+")
+    if driver:
+        return parsed
+    for name, module in _DRIVERS[kind]:
+        if importlib.util.find_spec(module) is not None:
+            return parsed.set(drivername=f"{backend}+{name}")
+    extra = "postgresql" if kind == "postgresql" else "mysql"
+    raise StorageError(
+        f"No driver for {describe(parsed)} is installed; supported are "
+        f"{', '.join(module for _, module in _DRIVERS[kind])}. Install one with "
+        f"`pip install 'optuna_esgd[{extra}]'`."
+    )
+
+
+def describe(url: sa.URL) -> str:
+    """A URL for messages and logs, without user, password and options."""
+    place = url.host or ""
+    if url.port:
+        place += f":{url.port}"
+    return f"{url.get_backend_name()}://{place}/{url.database or ''}"
+
+
+def is_in_memory(url: sa.URL) -> bool:
+    """Whether a SQLite URL names no file."""
+    database = url.database or ""
+    return (
+        database in ("", ":memory:")
+        or database.startswith("file::memory:")
+        or url.query.get("mode") == "memory"
+        or "mode=memory" in database
+    )
+
+
+def sqlite_path(url: sa.URL) -> Path:
+    """The file of a SQLite URL, absolute.
+
+    Raises:
+        StorageError: It is a database in memory.
+    """
+    if is_in_memory(url):
+        raise StorageError(
+            "A SQLite database in memory cannot be shared between connections; name a file, "
+            "for instance sqlite:///esgd.db."
+        )
+    database = str(url.database)
+    if database.startswith("file:"):
+        database = database.removeprefix("file:").partition("?")[0]
+    return Path(database).absolute()
+
+
+def prepare_sqlite_file(path: Path) -> None:
+    """Make the file, or an empty one, with pages of 64 kB and a write-ahead log.
+
+    The page size can only be chosen before anything is in the file.
+
+    Raises:
+        StorageError: The file cannot be made.
+    """
+    if path.exists() and path.stat().st_size > 0:
+        return
+    try:
+        connection = sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_SECONDS, isolation_level=None)
+        try:
+            connection.execute(f"PRAGMA page_size = {SQLITE_PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"The database file {path} cannot be made: {error}. Check that its folder exists and "
+            "can be written to."
+        ) from error
+
+
+def _kind(url: sa.URL) -> DatabaseKind:
+    backend = url.get_backend_name()
+    match backend:
+        case "sqlite" | "postgresql" | "mysql":
+            return backend
+        case "mariadb":
+            return "mysql"
+    raise StorageError(f"Databases of kind {backend!r} are not supported; use {_SUPPORTED}.")
+
+
+def _sqlite_engine(url: sa.URL, _connect_args: Mapping[str, Any]) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={
+            "timeout": _SQLITE_TIMEOUT_SECONDS,
+            "check_same_thread": False,
+            "isolation_level": None,  # BEGIN is ours to send
+        },
+        pool_size=2,
+        max_overflow=62,
+        hide_parameters=True,
+    )
+    sa.event.listen(engine, "connect", _set_pragmas)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+    try:
+        connection.execute("PRAGMA journal_mode = WAL").close()
+    except sqlite3.OperationalError:
+        # Another connection is at work, or the file is read-only: slower, but as correct.
+        return
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads and then wants to write fails at once if another wrote in between,
+    # whatever the timeout; IMMEDIATE waits its turn at the start.
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _server_engine(url: sa.URL, connect_args: Mapping[str, Any]) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args=dict(connect_args),
+        isolation_level="READ COMMITTED",
+        pool_size=2,
+        max_overflow=62,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+    if _kind(url) == "mysql":
+        sa.event.listen(engine, "connect", _set_mysql_mode)
+    return engine
+
+
+def _set_mysql_mode(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    # Without it MySQL cuts what is too long, and says nothing.
+    cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')")
+    cursor.close()
+
+
+def _after_fork() -> None:
+    global _databases_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _databases_lock = threading.Lock()
+    for database in _databases.values():
+        database.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(close_databases)

@@ -1,0 +1,369 @@
+"""A population in memory, for studies that live in memory: same contract, no database."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid as uuids
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna_esgd.engine.individual import (
+    Claim,
+    Facts,
+    Individual,
+    Plan,
+    Reference,
+    Slot,
+    SlotKey,
+    SlotState,
+)
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.errors import WeightsNotFoundError
+from optuna_esgd.store.chunks import Link, check_chunk, check_listing, pack
+from optuna_esgd.store.outcomes import apply_outcome, best_of, check_layout, check_outcomes
+
+
+class MemoryPopulation:
+    """Implements ``engine.ports.Population`` for the threads of one process.
+
+    Weights are kept as chunks, as in a database: equal bytes once, every read checked.
+
+    Args:
+        configuration: What the population is made with.
+        uuid: Its name; a fresh one where none is given.
+        clock: Seconds, monotonic; leases run out by it.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, object],
+        *,
+        uuid: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._uuid = uuids.uuid4().hex if uuid is None else uuid
+        self._configuration = dict(configuration)
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._layout: str | None = None
+        self._plans: dict[tuple[int, int], Plan] = {}
+        self._slots: dict[SlotKey, _HeldSlot] = {}
+        self._individuals: dict[Reference, Individual] = {}
+        self._generations: dict[int, list[Reference]] = {}
+        self._trials: dict[int, Reference] = {}
+        self._without_trial: set[Reference] = set()  # finished, round 0
+        self._pinned: set[Reference] = set()
+        self._weights: dict[Reference, str] = {}
+        self._optimizer_states: dict[Reference, str] = {}
+        self._snapshots: dict[str, _Listing] = {}
+        self._chunks: dict[str, bytes] = {}
+
+    @property
+    def uuid(self) -> str:
+        """The population's own name."""
+        return self._uuid
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """What the population was made with."""
+        return dict(self._configuration)
+
+    def facts(self) -> Facts:
+        """Read the latest generation and the slots of its latest round."""
+        with self._lock:
+            if not self._plans:
+                return Facts()
+            generation, round_ = max(self._plans)
+            slots = [one for one in self.slots(generation=generation) if one.key.round == round_]
+            return Facts(
+                generation=generation,
+                round=round_,
+                individuals=self.individuals(generation=generation),
+                slots=tuple(slots),
+            )
+
+    def commit_plan(self, plan: Plan) -> bool:
+        """Store a plan; False if another was first."""
+        key = (plan.generation, plan.round)
+        with self._lock:
+            if key in self._plans:
+                return False
+            self._plans[key] = plan
+            self._individuals |= {one.reference: one for one in plan.individuals}
+            members = self._generations.setdefault(plan.generation, [])
+            members[:] = sorted([*members, *(one.reference for one in plan.individuals)])
+            for cohort, numbers in enumerate(plan.cohorts):
+                self._slots[SlotKey(*key, cohort)] = _HeldSlot(tuple(numbers))
+            return True
+
+    def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
+        """Take a claimable slot, or None."""
+        with self._lock:
+            held = self._slots.get(key)
+            if held is None or not held.is_claimable(self._clock()):
+                return None
+            held.state, held.worker = "claimed", worker
+            held.attempt += 1
+            held.lease_until = self._clock() + lease_seconds
+            return Claim(slot=self._slot(key), attempt=held.attempt, worker=worker)
+
+    def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
+        """Prolong the lease; False if the claim is lost."""
+        with self._lock:
+            held = self._held(claim)
+            if held is not None:
+                held.lease_until = self._clock() + lease_seconds
+            return held is not None
+
+    def release(self, claim: Claim, *, failure: str | None = None) -> bool:
+        """Give the slot back; False if the claim is lost."""
+        with self._lock:
+            held = self._held(claim)
+            if held is None:
+                return False
+            held.state, held.worker = "free", ""
+            if failure is not None:
+                held.n_failures += 1
+                held.failure = failure
+            return True
+
+    def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
+        """Store weights, fitness and the finished slot; False if the claim is lost."""
+        check_outcomes(claim, outcomes)
+        key = claim.slot.key
+        with self._lock:
+            held = self._held(claim)
+            if held is None:
+                slot = self._slots.get(key)
+                return (
+                    slot is not None
+                    and slot.state == "finished"
+                    and slot.attempt == claim.attempt
+                )
+            for outcome in outcomes:
+                reference = Reference(key.generation, key.round, outcome.number)
+                weights = self._keep(self._weights, reference, outcome.weights)
+                self._keep(self._optimizer_states, reference, outcome.optimizer_state)
+                one = self._individuals[reference]
+                self._individuals[reference] = apply_outcome(
+                    one, outcome, worker=claim.worker, weights=weights
+                )
+                if reference.round == 0 and one.trial_number is None:
+                    self._without_trial.add(reference)
+            held.state = "finished"
+            return True
+
+    def slot_failure(self, key: SlotKey) -> str:
+        """The traceback of the slot's last failure, "" if there was none."""
+        with self._lock:
+            return self._slots[key].failure if key in self._slots else ""
+
+    def assign_trial(self, trial_number: int) -> Individual | None:
+        """Give the first finished individual without a trial this trial."""
+        with self._lock:
+            given = self.individual_of_trial(trial_number)
+            if given is not None:
+                return given
+            if not self._without_trial:
+                return None
+            return self._show(min(self._without_trial), trial_number)
+
+    def bind_trial(self, reference: Reference, trial_number: int) -> bool:
+        """Give one individual this trial; False if it, or the trial, has another one."""
+        with self._lock:
+            shown = self.individual_of_trial(trial_number)
+            if shown is not None:
+                return shown.reference == reference
+            one = self._individuals.get(reference)
+            if one is None or one.trial_number is not None:
+                return False
+            self._show(reference, trial_number)
+            return True
+
+    def read_weights(self, reference: Reference) -> Snapshot:
+        """Read an individual's final weights."""
+        with self._lock:
+            if reference not in self._weights:
+                raise weights_not_found(reference, self._individuals.get(reference))
+            return self._read(self._weights[reference], f"the weights of individual {reference}")
+
+    def read_optimizer_state(self, reference: Reference) -> Snapshot | None:
+        """Read an individual's optimizer state; None if it has none."""
+        with self._lock:
+            if reference not in self._optimizer_states:
+                return None
+            owner = f"the optimizer state of individual {reference}"
+            return self._read(self._optimizer_states[reference], owner)
+
+    def individuals(self, *, generation: int | None = None) -> tuple[Individual, ...]:
+        """All individuals (of one generation), ordered by (generation, round, number)."""
+        with self._lock:
+            generations = sorted(self._generations) if generation is None else [generation]
+            return tuple(
+                self._individuals[reference]
+                for wanted in generations
+                for reference in self._generations.get(wanted, ())
+            )
+
+    def individual_of_trial(self, trial_number: int) -> Individual | None:
+        """The individual a trial shows."""
+        with self._lock:
+            reference = self._trials.get(trial_number)
+            return None if reference is None else self._individuals[reference]
+
+    def best(self) -> Individual | None:
+        """The finished individual with the lowest fitness; the earliest among equals."""
+        return best_of(self.individuals())
+
+    def certificates(self) -> dict[int, tuple[float, ...]]:
+        """Generation -> the certificate stored with its round-0 plan."""
+        with self._lock:
+            return {
+                generation: plan.certificate
+                for (generation, round_), plan in sorted(self._plans.items())
+                if round_ == 0 and plan.certificate
+            }
+
+    def slots(self, *, generation: int | None = None) -> tuple[Slot, ...]:
+        """All slots (of one generation), ordered by key."""
+        with self._lock:
+            return tuple(
+                self._slot(key)
+                for key in sorted(self._slots)
+                if generation is None or key.generation == generation
+            )
+
+    def pin(self, reference: Reference, *, pinned: bool = True) -> None:
+        """Keep an individual's weights for good, or no longer."""
+        with self._lock:
+            if reference not in self._individuals:
+                raise weights_not_found(reference, None)
+            (self._pinned.add if pinned else self._pinned.discard)(reference)
+
+    def collect_garbage(self) -> int:
+        """Delete what nothing needs any more; returns the payload bytes freed."""
+        with self._lock:
+            before = self.stored_bytes()
+            first = max(self._plans, default=(0, 0))[0] - 1
+            trained = [one for one in self.individuals() if one.reference in self._weights]
+            best = {one.reference for one in (self.best(), best_of(trained)) if one is not None}
+            for reference in [*self._weights]:
+                if reference.generation < first and reference not in self._pinned | best:
+                    del self._weights[reference]
+                    one = self._individuals[reference]
+                    self._individuals[reference] = replace(one, is_stored=False)
+            for reference in [*self._optimizer_states]:
+                if reference.generation < first:
+                    del self._optimizer_states[reference]
+            self._drop_unreferenced()
+            return before - self.stored_bytes()
+
+    def stored_bytes(self) -> int:
+        """Payload bytes now stored, each chunk counted once."""
+        with self._lock:
+            return sum(len(payload) for payload in self._chunks.values())
+
+    def check_layout(self, layout: str) -> None:
+        """Remember the model's layout the first time; refuse another one later."""
+        with self._lock:
+            if self._layout is None:
+                self._layout = layout
+            check_layout(self._layout, layout)
+
+    def _slot(self, key: SlotKey) -> Slot:
+        held = self._slots[key]
+        return Slot(
+            key=key,
+            numbers=held.numbers,
+            state=held.state,
+            is_claimable=held.is_claimable(self._clock()),
+            attempt=held.attempt,
+            n_failures=held.n_failures,
+        )
+
+    def _held(self, claim: Claim) -> _HeldSlot | None:
+        """The slot, if the claim still holds it."""
+        held = self._slots.get(claim.slot.key)
+        is_held = held is not None and held.state == "claimed" and held.attempt == claim.attempt
+        return held if is_held else None
+
+    def _show(self, reference: Reference, trial_number: int) -> Individual:
+        one = replace(self._individuals[reference], trial_number=trial_number)
+        self._individuals[reference] = one
+        self._trials[trial_number] = reference
+        self._without_trial.discard(reference)
+        return one
+
+    def _keep(
+        self, owners: dict[Reference, str], reference: Reference, snapshot: Snapshot | None
+    ) -> str | None:
+        """Store a snapshot, copied: the caller goes on writing into its own memory."""
+        if snapshot is None:
+            return None
+        packed = pack(snapshot)
+        links = tuple(Link(chunk.digest, len(chunk.payload)) for chunk in packed.chunks)
+        self._snapshots[packed.digest] = _Listing(packed.manifest, packed.n_bytes, links)
+        for chunk in packed.chunks:
+            if chunk.digest not in self._chunks:
+                self._chunks[chunk.digest] = bytes(chunk.payload)
+        owners[reference] = packed.digest
+        return packed.digest
+
+    def _read(self, digest: str, owner: str) -> Snapshot:
+        listing = self._snapshots[digest]
+        check_listing(owner, digest, listing.manifest, listing.n_bytes, listing.links)
+        payload = bytearray()
+        for position, link in enumerate(listing.links):
+            payload += check_chunk(owner, position, link, self._chunks.get(link.chunk))
+        return Snapshot(listing.manifest, payload)
+
+    def _drop_unreferenced(self) -> None:
+        needed = {*self._weights.values(), *self._optimizer_states.values()}
+        self._snapshots = {d: listing for d, listing in self._snapshots.items() if d in needed}
+        linked = {link.chunk for one in self._snapshots.values() for link in one.links}
+        self._chunks = {d: payload for d, payload in self._chunks.items() if d in linked}
+
+    def __reduce__(self) -> Any:
+        """Refuse to be copied into another process, where it would be another population."""
+        raise TypeError(
+            "A population in memory belongs to one process. Give the study a storage, for "
+            "instance storage='sqlite:///esgd.db'."
+        )
+
+
+@dataclass
+class _HeldSlot:
+    numbers: tuple[int, ...]
+    state: SlotState = "free"
+    attempt: int = 0
+    n_failures: int = 0
+    failure: str = ""
+    worker: str = ""
+    lease_until: float = 0.0
+
+    def is_claimable(self, now: float) -> bool:
+        return self.state == "free" or (self.state == "claimed" and self.lease_until < now)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    manifest: bytes
+    n_bytes: int
+    links: tuple[Link, ...]
+
+
+def weights_not_found(
+    reference: Reference, individual: Individual | None
+) -> WeightsNotFoundError:
+    """The error for weights that cannot be read: unknown, not yet stored, or collected."""
+    if individual is None:
+        return WeightsNotFoundError(f"There is no individual {reference} in this population.")
+    if individual.weights is None:
+        reason = "it has none yet" if individual.fitness is None else "none were stored for it"
+        return WeightsNotFoundError(f"No weights of individual {reference}: {reason}.")
+    return WeightsNotFoundError(
+        f"The weights of individual {reference} were collected: nothing needed them any more. "
+        "Pin the trials whose weights you want to keep."
+    )

@@ -1,0 +1,112 @@
+"""What both stores do alike with layouts, outcomes, and the question who is best."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from optuna_esgd.engine.individual import Claim, Individual, Reference
+from optuna_esgd.engine.snapshot import Outcome
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.fitness import clean_fitness
+
+
+def check_outcomes(claim: Claim, outcomes: Sequence[Outcome]) -> None:
+    """Refuse outcomes that are not those of the claimed slot, one each.
+
+    Raises:
+        ConfigurationError: Names the numbers expected and those that came.
+    """
+    expected = sorted(claim.slot.numbers)
+    came = sorted(outcome.number for outcome in outcomes)
+    if came != expected:
+        raise ConfigurationError(
+            f"{claim.slot.key} must be finished with one outcome for each of its individuals "
+            f"{expected}, got outcomes for {came}."
+        )
+
+
+def apply_outcome(
+    planned: Individual, outcome: Outcome, *, worker: str, weights: str | None
+) -> Individual:
+    """The individual as it ended; ``weights`` is the digest of its stored weights."""
+    birth = outcome.birth_fitness
+    hyperparameters = outcome.hyperparameters
+    return replace(
+        planned,
+        fitness=clean_fitness(outcome.fitness),
+        birth_fitness=planned.birth_fitness if birth is None else clean_fitness(birth),
+        species=planned.species if outcome.species is None else outcome.species,
+        hyperparameters=(
+            planned.hyperparameters if hyperparameters is None else dict(hyperparameters)
+        ),
+        weights=weights,
+        is_stored=weights is not None,
+        n_back_offs=outcome.n_back_offs,
+        n_epochs=outcome.n_epochs,
+        n_gradients=outcome.n_gradients,
+        n_evaluations=outcome.n_evaluations,
+        worker=worker,
+    )
+
+
+def best_of(everyone: Iterable[Individual]) -> Individual | None:
+    """The finished individual with the lowest fitness; see ``Population.best``."""
+    individuals = list(everyone)
+    bred = max((one.reference.generation for one in individuals if one.reference.round), default=0)
+    candidates = [
+        one
+        for one in individuals
+        if one.fitness is not None and (one.reference.round == 0 or one.reference[0] == bred)
+    ]
+    return min(candidates, key=_fitness_then_age, default=None)
+
+
+def check_layout(stored: str, given: str) -> None:
+    """Refuse a model whose tensors are not those the population was made with.
+
+    Args:
+        stored: Canonical JSON of names, shapes and dtypes.
+        given: Likewise.
+
+    Raises:
+        ConfigurationError: Says which tensor differs.
+    """
+    if stored == given:
+        return
+    raise ConfigurationError(
+        f"The study holds weights of another model: {_first_difference(stored, given)}. Build "
+        "the model the study was made with, or use another study_name."
+    )
+
+
+def _first_difference(stored: str, given: str) -> str:
+    old, new = _tensors(stored), _tensors(given)
+    for name in [*old, *(name for name in new if name not in old)]:
+        if name not in new:
+            return f"tensor {name!r} ({old[name]}) of the study is not in this model"
+        if name not in old:
+            return f"tensor {name!r} ({new[name]}) of this model is not in the study"
+        if old[name] != new[name]:
+            return f"tensor {name!r} is {old[name]} in the study and {new[name]} in this model"
+    return "the order of the tensors, or which of them are tied, differs"
+
+
+def _tensors(layout: str) -> dict[str, str]:
+    """Tensor name -> the rest of its entry, in order; whatever else the JSON has is left out."""
+    try:
+        content: Any = json.loads(layout)
+    except ValueError:
+        return {}
+    if isinstance(content, dict):
+        content = content.get("tensors", content)
+    if isinstance(content, dict):
+        return {name: json.dumps(entry, sort_keys=True) for name, entry in content.items()}
+    return {str(name): " ".join(map(str, rest)) for name, *rest in content}
+
+
+def _fitness_then_age(one: Individual) -> tuple[float, Reference]:
+    return (math.inf if one.fitness is None else one.fitness, one.reference)

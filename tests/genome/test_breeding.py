@@ -1,0 +1,180 @@
+"""Intermediate recombination: the mean of the parents, mutated; the same bits in any company."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.genome import breeding
+from optuna_esgd.genome.breeding import breed
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from tests.genome.networks import CASES, Convolutional, Mixed, assert_same_bits, filled_matrix
+
+
+def assert_same_rows(ours: Matrix, our_row: int, theirs: Matrix, their_row: int) -> None:
+    for key, block in ours.blocks.items():
+        assert_same_bits(block[our_row], theirs.blocks[key][their_row])
+
+
+def plain_matrix(n_rows: int, n_weights: int, dtype: torch.dtype = torch.float32) -> Matrix:
+    return filled_matrix(lambda: nn.Linear(n_weights, 1, bias=False, dtype=dtype), n_rows)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("rho", [1, 2, 3])
+def test_without_noise_it_is_the_mean(name: str, rho: int) -> None:
+    pool = filled_matrix(CASES[name].build, 5)
+    parents = [[(3 * i + j) % 5 for j in range(rho)] for i in range(4)]
+    offspring = breed(pool, parents, scales=[0.0] * 4, seeds=range(4))
+    for row, family in enumerate(parents):
+        tensors = [pool.read_row(parent) for parent in family]
+        for name_, tensor in offspring.read_row(row).items():
+            if tensor.is_floating_point():
+                mean = torch.stack([one[name_].double() for one in tensors]).mean(0)
+                torch.testing.assert_close(tensor.double(), mean, atol=1e-6, rtol=1e-6)
+            else:
+                assert torch.equal(tensor, tensors[0][name_])
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 4), st.floats(1e-6, 10.0))
+def test_one_by_one_equals_all_at_once(seed: int, rho: int, scale: float) -> None:
+    pool = filled_matrix(Mixed, 5)
+    parents = [[(i + 2 * j) % 5 for j in range(rho)] for i in range(6)]
+    scales = [scale * (i % 3) for i in range(6)]  # every third one without noise
+    seeds = [(seed + i) % 2**63 for i in range(6)]
+    together = breed(pool, parents, scales=scales, seeds=seeds)
+    for i in (0, 1, 5):
+        alone = breed(pool, [parents[i]], scales=[scales[i]], seeds=[seeds[i]])
+        assert_same_rows(alone, 0, together, i)
+    backwards = breed(pool, parents[::-1], scales=scales[::-1], seeds=seeds[::-1])
+    for i in range(6):
+        assert_same_rows(backwards, 5 - i, together, i)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_large_rows_do_not_depend_on_company_or_threads(
+    dtype: torch.dtype, n_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_weights = 2 * breeding._N_COLUMNS + 37
+    pool = plain_matrix(4, n_weights, dtype)
+    parents, scales, seeds = [[0, 1], [2, 3], [3, 0]], [0.1, 0.2, 0.3], [1, 2, 3]
+    together = breed(pool, parents, scales=scales, seeds=seeds)
+    n_before = torch.get_num_threads()
+    monkeypatch.setattr(breeding, "_N_ELEMENTS", breeding._N_COLUMNS)  # one row at a time
+    try:
+        torch.set_num_threads(n_threads)
+        divided = breed(pool, parents, scales=scales, seeds=seeds)
+    finally:
+        torch.set_num_threads(n_before)
+    for row in range(3):
+        assert_same_rows(divided, row, together, row)
+
+
+def test_noise_has_the_scale_and_is_independent() -> None:
+    n = 200_000
+    pool = plain_matrix(2, n)
+    pool.parameters()["weight"].zero_()
+    offspring = breed(pool, [[0, 1]] * 3, scales=[0.5, 2.0, 0.5], seeds=[1, 2, 3])
+    noise = offspring.blocks[torch.float32] / torch.tensor([[0.5], [2.0], [0.5]])
+    tolerance = 6 / math.sqrt(n)
+    assert noise.mean(1).abs().max() < tolerance
+    assert (noise.std(1) - 1).abs().max() < tolerance
+    assert (noise.pow(4).mean(1) - 3).abs().max() < 10 * tolerance
+    correlations = torch.corrcoef(noise)
+    assert (correlations - torch.eye(3)).abs().max() < tolerance
+    lagged = (noise[:, 1:] * noise[:, :-1]).mean(1)
+    assert lagged.abs().max() < tolerance
+
+
+def test_noise_goes_to_trainable_parameters_only() -> None:
+    pool = filled_matrix(Convolutional, 3)
+    pool.buffers()["features.1.running_mean"].normal_()
+    with_noise = breed(pool, [[0, 1]], scales=[0.3], seeds=[7])
+    without = breed(pool, [[0, 1]], scales=[0.0], seeds=[7])
+    for name in pool.parameters():
+        assert not with_noise.read_row(0)[name].eq(without.read_row(0)[name]).any()
+    for name in (*pool.frozen(), *pool.buffers()):
+        assert_same_bits(with_noise.read_row(0)[name], without.read_row(0)[name])
+
+
+@pytest.mark.parametrize("rho", [2, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_where_parents_agree_nothing_changes(rho: int, dtype: torch.dtype) -> None:
+    pool = plain_matrix(1, 1000, dtype)
+    offspring = breed(pool, [[0] * rho], scales=[0.0], seeds=[0])
+    assert_same_rows(offspring, 0, pool, 0)
+
+
+def test_without_noise_a_single_parent_is_copied_bit_by_bit() -> None:
+    pool = plain_matrix(1, 4)
+    pool.parameters()["weight"][0, 0] = torch.tensor([-0.0, math.inf, math.nan, 1e-42])
+    offspring = breed(pool, [[0]], scales=[0.0], seeds=[0])
+    assert_same_rows(offspring, 0, pool, 0)
+    offspring.parameters()["weight"].zero_()
+    assert pool.parameters()["weight"].any()
+
+
+def test_half_precision_is_averaged_in_float32() -> None:
+    pool = plain_matrix(2, 1, torch.float16)
+    pool.parameters()["weight"].fill_(60_000.0)  # the sum is beyond float16
+    offspring = breed(pool, [[0, 1]], scales=[0.0], seeds=[0])
+    assert offspring.parameters()["weight"].item() == pool.parameters()["weight"][0].item()
+
+
+def test_diverged_parents_stay_visible() -> None:
+    pool = plain_matrix(2, 3)
+    pool.parameters()["weight"][1] = math.nan
+    offspring = breed(pool, [[0, 1], [0, 0]], scales=[0.1, 0.1], seeds=[0, 1])
+    assert offspring.blocks[torch.float32][0].isnan().all()
+    assert offspring.blocks[torch.float32][1].isfinite().all()
+
+
+def test_parents_may_be_a_tensor_and_the_pool_is_left_alone() -> None:
+    pool = filled_matrix(Mixed, 3)
+    before = pool.clone()
+    offspring = breed(pool, torch.tensor([[0, 1], [2, 1]]), scales=[0.1, 0.1], seeds=[5, 6])
+    listed = breed(pool, [[0, 1], [2, 1]], scales=[0.1, 0.1], seeds=[5, 6])
+    for row in range(3):
+        assert_same_rows(pool, row, before, row)
+    for row in range(2):
+        assert_same_rows(offspring, row, listed, row)
+
+
+def test_no_offspring() -> None:
+    assert breed(filled_matrix(Mixed, 1), [], scales=[], seeds=[]).n_rows == 0
+
+
+def test_a_model_without_gradients_to_track() -> None:
+    pool = filled_matrix(Mixed, 2)
+    offspring = breed(pool, [[0, 1]], scales=[0.1], seeds=[0])
+    assert not any(block.requires_grad for block in offspring.blocks.values())
+    assert offspring.layout == Layout.of(Mixed())
+
+
+@pytest.mark.parametrize(
+    ("parents", "scales", "seeds", "words"),
+    [
+        ([[0, 3]], [0.1], [0], "no parent in row 3 of a pool of 3"),
+        ([[-1]], [0.1], [0], "no parent in row -1"),
+        ([[0], [0, 1]], [0.1, 0.1], [0, 1], "same number of parents"),
+        ([[]], [0.1], [0], "at least one"),
+        ([[0]], [0.1, 0.2], [0], "1 offspring, 2 scales and 1 seeds"),
+        ([[0]], [0.1], [], "1 offspring, 1 scales and 0 seeds"),
+        ([[0]], [-0.1], [0], ">= 0, got -0.1"),
+        ([[0]], [math.nan], [0], "finite"),
+        ([[0]], [math.inf], [0], "finite"),
+    ],
+)
+def test_refuses(
+    parents: list[list[int]], scales: list[float], seeds: list[int], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        breed(filled_matrix(Mixed, 3), parents, scales=scales, seeds=seeds)
