@@ -20,9 +20,14 @@ from optuna_esgd.engine.individual import (
     SlotState,
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.errors import WeightsNotFoundError
 from optuna_esgd.store.chunks import Link, check_chunk, check_listing, pack
-from optuna_esgd.store.outcomes import apply_outcome, best_of, check_layout, check_outcomes
+from optuna_esgd.store.outcomes import (
+    apply_outcome,
+    best_of,
+    check_layout,
+    check_outcomes,
+    weights_not_found,
+)
 
 
 class MemoryPopulation:
@@ -138,9 +143,7 @@ class MemoryPopulation:
             if held is None:
                 slot = self._slots.get(key)
                 return (
-                    slot is not None
-                    and slot.state == "finished"
-                    and slot.attempt == claim.attempt
+                    slot is not None and slot.state == "finished" and slot.attempt == claim.attempt
                 )
             for outcome in outcomes:
                 reference = Reference(key.generation, key.round, outcome.number)
@@ -352,18 +355,3 @@ class _Listing:
     manifest: bytes
     n_bytes: int
     links: tuple[Link, ...]
-
-
-def weights_not_found(
-    reference: Reference, individual: Individual | None
-) -> WeightsNotFoundError:
-    """The error for weights that cannot be read: unknown, not yet stored, or collected."""
-    if individual is None:
-        return WeightsNotFoundError(f"There is no individual {reference} in this population.")
-    if individual.weights is None:
-        reason = "it has none yet" if individual.fitness is None else "none were stored for it"
-        return WeightsNotFoundError(f"No weights of individual {reference}: {reason}.")
-    return WeightsNotFoundError(
-        f"The weights of individual {reference} were collected: nothing needed them any more. "
-        "Pin the trials whose weights you want to keep."
-    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna_esgd.engine.individual import Claim, Individual, Reference
 from optuna_esgd.engine.snapshot import Outcome
-from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.errors import ConfigurationError, WeightsNotFoundError
 from optuna_esgd.evolution.fitness import clean_fitness
 
 
@@ -63,6 +63,19 @@ def best_of(everyone: Iterable[Individual]) -> Individual | None:
         if one.fitness is not None and (one.reference.round == 0 or one.reference[0] == bred)
     ]
     return min(candidates, key=_fitness_then_age, default=None)
+
+
+def weights_not_found(reference: Reference, individual: Individual | None) -> WeightsNotFoundError:
+    """The error for weights that cannot be read: unknown, not yet stored, or collected."""
+    if individual is None:
+        return WeightsNotFoundError(f"There is no individual {reference} in this population.")
+    if individual.weights is None:
+        reason = "it has none yet" if individual.fitness is None else "none were stored for it"
+        return WeightsNotFoundError(f"No weights of individual {reference}: {reason}.")
+    return WeightsNotFoundError(
+        f"The weights of individual {reference} were collected: nothing needed them any more. "
+        "Pin the trials whose weights you want to keep."
+    )
 
 
 def check_layout(stored: str, given: str) -> None:

@@ -121,9 +121,7 @@ def translate(error: BaseException, database: Database, *, n_tries: int = 1) -> 
     text = redact(" ".join(str(cause).split()), database.url)
     tries = f" after {n_tries} tries" if n_tries > 1 else ""
     advice = (
-        ""
-        if database.was_reached
-        else " Check the URL, and that the server runs and lets you in."
+        "" if database.was_reached else " Check the URL, and that the server runs and lets you in."
     )
     what = type(cause).__name__
     return StorageError(f"The database {database} failed{tries}: {what}: {text}.{advice}")

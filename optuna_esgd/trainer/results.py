@@ -16,6 +16,7 @@ from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import StudyError, WeightsNotFoundError
 from optuna_esgd.genome.codec import decode
+from optuna_esgd.genome.layout import named_persistent_buffers
 from optuna_esgd.store.opening import find_population
 from optuna_esgd.trainer.task import Task, check_fitness, shown_value
 
@@ -201,9 +202,8 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         StudyError: The model has other tensors than these.
     """
-    wanted = dict(model.named_parameters())
-    persistent = model.state_dict().keys()
-    wanted |= {name: b for name, b in model.named_buffers() if name in persistent}
+    wanted: dict[str, Tensor] = dict(named_persistent_buffers(model))
+    wanted.update(model.named_parameters())
     if differing := wanted.keys() ^ tensors.keys():
         raise StudyError(
             f"The model is not the one that was trained: tensors {sorted(differing)[:5]} are in "

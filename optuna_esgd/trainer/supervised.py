@@ -97,7 +97,7 @@ class SupervisedTask(Task):
             optimizer.zero_grad()
             with self.autocast(epoch.device), KeyedDropout(keys.to(epoch.device) + step):
                 loss = self.loss(model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             n_gradients += 1
         return n_gradients

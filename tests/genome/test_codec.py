@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -221,10 +222,8 @@ def test_a_damaged_byte_of_a_manifest_never_escapes(data: st.DataObject) -> None
     manifest, payload = encode({"a.weight": torch.randn(2, 3), "b": torch.arange(3)})
     damaged = bytearray(manifest)
     damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(CorruptionError):
         decode(bytes(damaged), payload)
-    except CorruptionError as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize("name", CASES)

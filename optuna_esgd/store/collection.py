@@ -1,0 +1,152 @@
+"""Garbage: what of a population is needed, and how the rest goes away while others write.
+
+Writers never ask the collector. The keys from individuals to snapshots and from snapshots to
+chunks refuse to let go of what has just been used; the transaction that loses is run again.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.store.clock import now_seconds
+from optuna_esgd.store.engines import Database
+from optuna_esgd.store.rows import has_key, individual_of
+from optuna_esgd.store.tables import artifact, chunk, individual, link, plan, snapshot
+from optuna_esgd.store.transactions import read, write
+from optuna_esgd.store.weights import batches
+
+_KEPT_GENERATIONS = 2
+_TRANSACTION_ROWS = 64
+
+
+def collect(database: Database, study_uuid: str, *, grace_seconds: float) -> int:
+    """Let go of what a population no longer needs, and delete what nobody refers to.
+
+    Returns:
+        Payload bytes freed.
+    """
+    write(database, lambda connection: _let_go(connection, study_uuid))
+    return sweep(database, grace_seconds=grace_seconds)
+
+
+def sweep(database: Database, *, grace_seconds: float = 0.0) -> int:
+    """Delete snapshots and chunks that nobody refers to, whoever stored them.
+
+    Returns:
+        Payload bytes freed.
+    """
+    snapshots = read(database, lambda c: c.scalars(_unused_snapshots(grace_seconds)).all())
+    for batch in batches(sorted(snapshots), _TRANSACTION_ROWS):
+        write(database, lambda c, batch=batch: _delete_snapshots(c, batch))
+    chunks = read(database, lambda c: c.scalars(_unused_chunks(grace_seconds)).all())
+    n_bytes = 0
+    for batch in batches(sorted(chunks), _TRANSACTION_ROWS):
+        n_bytes += write(database, lambda c, batch=batch: _delete_chunks(c, batch))
+    return n_bytes
+
+
+def best(
+    connection: sa.Connection, study_uuid: str, *, only_stored: bool = False
+) -> Individual | None:
+    """The finished individual with the lowest fitness; see ``Population.best``."""
+    mine = individual.c.study_uuid == study_uuid
+    bred = sa.select(sa.func.max(individual.c.generation)).where(mine, individual.c.round > 0)
+    query = (
+        sa.select(individual)
+        .where(mine, individual.c.finished)
+        .where(sa.or_(individual.c.round == 0, individual.c.generation == bred.scalar_subquery()))
+        .order_by(
+            individual.c.diverged,
+            individual.c.fitness,
+            individual.c.generation,
+            individual.c.round,
+            individual.c.number,
+        )
+        .limit(1)
+    )
+    if only_stored:
+        query = query.where(individual.c.weights.is_not(None))
+    row = connection.execute(query).one_or_none()
+    return None if row is None else individual_of(row)
+
+
+def stored_bytes(connection: sa.Connection, study_uuid: str) -> int:
+    """Payload bytes of the chunks that a population refers to, each counted once."""
+    mine = individual.c.study_uuid == study_uuid
+    snapshots = sa.union(
+        sa.select(individual.c.weights).where(mine, individual.c.weights.is_not(None)),
+        sa.select(individual.c.optimizer_state).where(
+            mine, individual.c.optimizer_state.is_not(None)
+        ),
+    ).subquery()
+    chunks = sa.select(link.c.chunk).where(link.c.snapshot.in_(sa.select(snapshots.c[0])))
+    total = connection.scalar(
+        sa.select(sa.func.sum(chunk.c.n_bytes)).where(chunk.c.digest.in_(chunks))
+    )
+    return int(total or 0)
+
+
+def _let_go(connection: sa.Connection, study_uuid: str) -> None:
+    latest = connection.scalar(
+        sa.select(sa.func.max(plan.c.generation)).where(plan.c.study_uuid == study_uuid)
+    )
+    if latest is None:
+        return
+    is_old = sa.and_(
+        individual.c.study_uuid == study_uuid,
+        individual.c.generation <= latest - _KEPT_GENERATIONS,
+    )
+    connection.execute(
+        sa.update(individual)
+        .where(is_old, individual.c.optimizer_state.is_not(None))
+        .values(optimizer_state=None)
+    )
+    # The best offspring has no weights of its own; should it not survive, the best one that has
+    # weights is the best again.
+    kept: set[Reference] = set()
+    for only_stored in (False, True):
+        one = best(connection, study_uuid, only_stored=only_stored)
+        kept |= set() if one is None else {one.reference}
+    connection.execute(
+        sa.update(individual)
+        .where(is_old, individual.c.weights.is_not(None), sa.not_(individual.c.pinned))
+        .where(*(sa.not_(has_key(individual, study_uuid, key)) for key in kept))
+        .values(weights=None)
+    )
+
+
+def _unused_snapshots(grace_seconds: float) -> sa.Select[tuple[str]]:
+    return sa.select(snapshot.c.digest).where(
+        _is_unused_snapshot(), snapshot.c.created_at <= now_seconds() - grace_seconds
+    )
+
+
+def _unused_chunks(grace_seconds: float) -> sa.Select[tuple[str]]:
+    return sa.select(chunk.c.digest).where(
+        _is_unused_chunk(), chunk.c.created_at <= now_seconds() - grace_seconds
+    )
+
+
+def _is_unused_snapshot() -> sa.ColumnElement[bool]:
+    users = (individual.c.weights, individual.c.optimizer_state, artifact.c.snapshot)
+    return sa.and_(
+        *(~sa.exists().where(user == snapshot.c.digest).correlate(snapshot) for user in users)
+    )
+
+
+def _is_unused_chunk() -> sa.ColumnElement[bool]:
+    return ~sa.exists().where(link.c.chunk == chunk.c.digest).correlate(chunk)
+
+
+def _delete_snapshots(connection: sa.Connection, digests: list[str]) -> None:
+    connection.execute(
+        sa.delete(snapshot).where(snapshot.c.digest.in_(digests), _is_unused_snapshot())
+    )
+
+
+def _delete_chunks(connection: sa.Connection, digests: list[str]) -> int:
+    is_mine = sa.and_(chunk.c.digest.in_(digests), _is_unused_chunk())
+    n_bytes = connection.scalar(sa.select(sa.func.sum(chunk.c.n_bytes)).where(is_mine))
+    connection.execute(sa.delete(chunk).where(is_mine))
+    return int(n_bytes or 0)

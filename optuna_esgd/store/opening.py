@@ -1,0 +1,176 @@
+"""Finds or makes the population of an Optuna study."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import optuna
+
+from optuna_esgd.engine.configuration import Configuration, Settings
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.errors import StudyError
+from optuna_esgd.store import identity, schema
+from optuna_esgd.store.engines import Database, open_database
+from optuna_esgd.store.identity import StudyPlace
+from optuna_esgd.store.memory import MemoryPopulation
+from optuna_esgd.store.sql import SqlPopulation
+from optuna_esgd.store.storages import find_database, name_home, unwrap
+
+_opened: WeakKeyDictionary[optuna.Study, dict[str | None, Population]] = WeakKeyDictionary()
+_in_memory: WeakKeyDictionary[
+    optuna.storages.BaseStorage, dict[str, tuple[int, MemoryPopulation]]
+] = WeakKeyDictionary()
+_lock = threading.RLock()
+
+
+def open_population(
+    study: optuna.Study,
+    settings: Settings,
+    *,
+    cohort_size: int | None,
+    store: str | None = None,
+) -> tuple[Population, Configuration]:
+    """Find or make the population of a study.
+
+    Args:
+        study: With one objective.
+        settings: Must agree with those the population was made with.
+        cohort_size: Individuals that train together; None for what is stored, or the whole
+            population.
+        store: URL of the database for weights; None for the study's own.
+
+    Returns:
+        The population, and its configuration. Opening it again is cheap.
+
+    Raises:
+        StudyError: The study has several objectives, is a copy, or its storage has no database.
+        ConfigurationError: The population was made with other settings.
+        StorageError: The database cannot be reached, or has tables of another version.
+    """
+    if len(study.directions) != 1:
+        raise StudyError(
+            f"ESGD needs one objective, study {study.study_name!r} has {len(study.directions)}."
+        )
+    with _lock:
+        population = _find(study, store)
+        if population is None:
+            fresh = _configure(study, settings, cohort_size, {})
+            population = _create(study, store, fresh)
+            _opened.setdefault(study, {})[store] = population
+    stored = population.configuration
+    configuration = _configure(study, settings, cohort_size, stored)
+    configuration.check_same(stored)
+    return population, configuration
+
+
+def find_population(study: optuna.Study, store: str | None = None) -> Population | None:
+    """The population of a study, or None if it has none; nothing is made.
+
+    Args:
+        study: Any study.
+        store: URL of the database for weights; None for the study's own.
+
+    Raises:
+        StudyError: The study has a population that is not here, or it is a copy.
+        StorageError: The database cannot be reached, or has tables of another version.
+    """
+    with _lock:
+        return _find(study, store)
+
+
+def forget_populations(storage: optuna.storages.BaseStorage, uuids: set[str]) -> int:
+    """Drop populations in memory whose studies are not among these; returns how many."""
+    with _lock:
+        known = _in_memory.get(unwrap(storage), {})
+        gone = [uuid for uuid in known if uuid not in uuids]
+        for uuid in gone:
+            del known[uuid]
+        return len(gone)
+
+
+def _configure(
+    study: optuna.Study,
+    settings: Settings,
+    cohort_size: int | None,
+    stored: Mapping[str, Any],
+) -> Configuration:
+    seed = stored.get("seed")
+    return settings.configure(
+        seed=secrets.randbits(63) if seed is None else seed,
+        cohort_size=stored.get("cohort_size") if cohort_size is None else cohort_size,
+        maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
+    )
+
+
+def _find(study: optuna.Study, store: str | None) -> Population | None:
+    population = _opened.get(study, {}).get(store)
+    if population is not None:
+        return population
+    storage = study._storage
+    uuid = storage.get_study_user_attrs(study._study_id).get(identity.ATTRIBUTE)
+    if uuid is None:
+        return None
+    database = _database(study, store)
+    if database is None:
+        population = _find_in_memory(study, uuid)
+    else:
+        version = schema.read_version(database)
+        if version is None:
+            raise identity.missing_population(study.study_name, str(database))
+        schema.check_version(database, version)
+        place = _place(study, store, database)
+        stored = identity.find_configuration(database, place, uuid)
+        population = SqlPopulation(database, uuid, stored)
+    _opened.setdefault(study, {})[store] = population
+    return population
+
+
+def _create(study: optuna.Study, store: str | None, configuration: Configuration) -> Population:
+    database = _database(study, store)
+    if database is None:
+        population = MemoryPopulation(configuration.to_json())
+        known = _in_memory.setdefault(unwrap(study._storage), {})
+        known[population.uuid] = (study._study_id, population)
+        study._storage.set_study_user_attr(study._study_id, identity.ATTRIBUTE, population.uuid)
+        return population
+    schema.ensure_schema(database)
+    place = _place(study, store, database)
+    uuid, stored = identity.create_row(database, place, configuration.to_json())
+    return SqlPopulation(database, uuid, stored)
+
+
+def _find_in_memory(study: optuna.Study, uuid: str) -> Population:
+    known = _in_memory.get(unwrap(study._storage), {})
+    if uuid not in known:
+        raise identity.missing_population(study.study_name, "this process's memory")
+    study_id, population = known[uuid]
+    place = StudyPlace(study._storage, study._study_id, study.study_name, "")
+    if study_id != study._study_id:
+        if place.has_study(study_id, uuid):
+            original = study._storage.get_study_name_from_id(study_id)
+            raise identity.copied_study(study.study_name, original)
+        known[uuid] = (study._study_id, population)
+    return population
+
+
+def _database(study: optuna.Study, store: str | None) -> Database | None:
+    return find_database(study._storage) if store is None else open_database(store)
+
+
+def _place(study: optuna.Study, store: str | None, database: Database) -> StudyPlace:
+    home = ""
+    if store is not None and not _is_own(study, database):
+        home = name_home(study._storage)
+    return StudyPlace(study._storage, study._study_id, study.study_name, home)
+
+
+def _is_own(study: optuna.Study, database: Database) -> bool:
+    """Whether ``store`` names the very database the study lives in."""
+    try:
+        return find_database(study._storage) is database
+    except StudyError:
+        return False

@@ -1,0 +1,177 @@
+"""Snapshots in SQL: chunks go up first, in small transactions; links commit with the fitness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from optuna_esgd.engine.snapshot import Snapshot
+from optuna_esgd.errors import StorageError
+from optuna_esgd.store.chunks import (
+    CHUNK_BYTES,
+    Chunk,
+    Link,
+    PackedSnapshot,
+    check_chunk,
+    check_listing,
+)
+from optuna_esgd.store.clock import now_seconds
+from optuna_esgd.store.engines import Database
+from optuna_esgd.store.tables import chunk, link, snapshot
+from optuna_esgd.store.transactions import read, write
+
+_T = TypeVar("_T")
+
+_CODEC = "raw"
+_TRANSACTION_CHUNKS = 16 * 2**20 // CHUNK_BYTES
+_QUERY_DIGESTS = 500
+
+
+def upload(database: Database, chunks: Iterable[Chunk]) -> None:
+    """Store the chunks that are not there yet, at most 16 MB in one transaction."""
+    wanted = {one.digest: one for one in chunks}
+    missing = read(database, lambda connection: missing_chunks(connection, wanted))
+    # In one order, so that two workers with the same chunks wait for each other at most once.
+    for batch in batches(sorted(missing), _TRANSACTION_CHUNKS):
+        write(database, lambda connection, batch=batch: _insert(connection, batch, wanted))
+
+
+def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str]:
+    """Which of these chunks are not stored."""
+    missing = set(digests)
+    for batch in batches(sorted(missing), _QUERY_DIGESTS):
+        found = connection.scalars(sa.select(chunk.c.digest).where(chunk.c.digest.in_(batch)))
+        missing.difference_update(found)
+    return missing
+
+
+def insert_snapshots(connection: sa.Connection, packed: Iterable[PackedSnapshot]) -> None:
+    """Store the snapshots that are not there yet, with their links; their chunks must be."""
+    wanted = {one.digest: one for one in packed}
+    for batch in batches(sorted(wanted), _QUERY_DIGESTS):
+        found = connection.scalars(
+            sa.select(snapshot.c.digest).where(snapshot.c.digest.in_(batch))
+        )
+        known = set(found)
+        for digest in batch:
+            if digest not in known:
+                one = wanted[digest]
+                links = [Link(part.digest, len(part.payload)) for part in one.chunks]
+                insert_snapshot(connection, digest, one.manifest, one.n_bytes, links)
+
+
+def insert_snapshot(
+    connection: sa.Connection, digest: str, manifest: bytes, n_bytes: int, links: Sequence[Link]
+) -> None:
+    """Store one snapshot and its links."""
+    connection.execute(
+        sa.insert(snapshot).values(
+            digest=digest, manifest=manifest, n_bytes=n_bytes, created_at=now_seconds()
+        )
+    )
+    rows = [
+        {"snapshot": digest, "position": position, "chunk": one.chunk}
+        for position, one in enumerate(links)
+    ]
+    if rows:
+        connection.execute(sa.insert(link), rows)
+
+
+def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapshot:
+    """Read a snapshot; every byte is checked.
+
+    Args:
+        connection: In a transaction that sees one snapshot of the database.
+        digest: Which.
+        owner: Whose it is, for messages.
+
+    Raises:
+        CorruptionError: Says which chunk, of whom.
+    """
+    manifest, n_bytes, links = read_listing(connection, digest)
+    check_listing(owner, digest, manifest, n_bytes, links)
+    payload = bytearray(n_bytes)
+    target = memoryview(payload)
+    start = 0
+    for position, one, part in read_chunks(connection, links):
+        target[start : start + one.n_bytes] = check_chunk(owner, position, one, part)
+        start += one.n_bytes
+    return Snapshot(manifest, payload)
+
+
+def read_listing(connection: sa.Connection, digest: str) -> tuple[bytes, int, list[Link]]:
+    """Manifest, payload size and chunks of a stored snapshot."""
+    row = connection.execute(
+        sa.select(snapshot.c.manifest, snapshot.c.n_bytes).where(snapshot.c.digest == digest)
+    ).one()
+    links = connection.execute(
+        sa.select(link.c.chunk, chunk.c.n_bytes, chunk.c.codec)
+        .join_from(link, chunk, link.c.chunk == chunk.c.digest, isouter=True)
+        .where(link.c.snapshot == digest)
+        .order_by(link.c.position)
+    ).all()
+    unknown = {one.codec for one in links if one.codec not in (_CODEC, None)}
+    if unknown:
+        raise StorageError(
+            f"Chunks are stored with codecs {sorted(unknown)}, this package knows {_CODEC!r}. "
+            "Update with `pip install -U optuna_esgd`."
+        )
+    return bytes(row.manifest), row.n_bytes, [Link(one.chunk, one.n_bytes or 0) for one in links]
+
+
+def read_chunks(
+    connection: sa.Connection, links: Sequence[Link]
+) -> Iterator[tuple[int, Link, bytes | memoryview | None]]:
+    """The payloads of some links, unchecked, with their positions; None where one is gone."""
+    numbered = list(enumerate(links))
+    for batch in batches(numbered, _TRANSACTION_CHUNKS):
+        payloads = _payloads(connection, sorted({one.chunk for _, one in batch}))
+        for position, one in batch:
+            yield position, one, payloads.get(one.chunk)
+
+
+def batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Cut into lists of at most ``size``."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _payloads(connection: sa.Connection, digests: list[str]) -> dict[str, bytes | memoryview]:
+    if connection.dialect.driver == "psycopg":
+        return _payloads_in_binary(connection, digests)
+    rows = connection.execute(
+        sa.select(chunk.c.digest, chunk.c.payload).where(chunk.c.digest.in_(digests))
+    )
+    return {row.digest: row.payload for row in rows}
+
+
+def _payloads_in_binary(
+    connection: sa.Connection, digests: list[str]
+) -> dict[str, bytes | memoryview]:
+    """As ``_payloads``; SQLAlchemy asks psycopg for text, which is three times slower."""
+    driver_connection: Any = connection.connection.driver_connection
+    with driver_connection.cursor(binary=True) as cursor:
+        cursor.execute(
+            f"SELECT digest, payload FROM {chunk.name} WHERE digest = ANY(%s)",  # noqa: S608
+            [digests],
+        )
+        return dict(cursor.fetchall())
+
+
+def _insert(connection: sa.Connection, digests: list[str], wanted: dict[str, Chunk]) -> None:
+    for digest in sorted(missing_chunks(connection, digests)):
+        payload = wanted[digest].payload
+        # One by one: drivers that join rows into one statement break the server's packet limit.
+        connection.execute(
+            sa.insert(chunk).values(
+                digest=digest,
+                codec=_CODEC,
+                n_bytes=len(payload),
+                payload=bytes(payload),
+                created_at=now_seconds(),
+            )
+        )
