@@ -4,8 +4,6 @@ PYTHON ?= python3
 VENV ?= .venv
 # The script that `make demo` runs, with its arguments.
 DEMO ?= examples/digits/demo.py
-# What `make bench` runs.
-BENCH ?= -m tests.benchmarks
 # How many processes test at once; more arguments for pytest.
 WORKERS ?= auto
 PYTEST_ARGS ?=
@@ -17,10 +15,9 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 help:
 	@echo "make demo    train a population on handwritten digits ($(DEMO))"
 	@echo "make test    style, types, layers, then every test"
-	@echo "make bench   the benchmarks ($(BENCH))"
 	@echo "make build   wheel and source distribution, in dist/"
 	@echo "make clean   remove what the others left, except $(VENV)"
-	@echo "Variables: PYTHON VENV DEMO BENCH WORKERS PYTEST_ARGS"
+	@echo "Variables: PYTHON VENV DEMO WORKERS PYTEST_ARGS"
 
 demo: $(VENV)/.installed-package
 	$(BIN)/python $(DEMO)
@@ -31,9 +28,6 @@ test: $(VENV)/.installed-tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
-
-bench: $(VENV)/.installed-tests
-	$(BIN)/python $(BENCH)
 
 build: $(VENV)/.installed-tests
 	$(BIN)/python -m build --no-isolation
@@ -48,7 +42,7 @@ clean:
 $(VENV)/.installed-package: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing optuna_esgd into $(VENV)"
 	@$(PIP) torch
-	@$(PIP) scikit-learn --editable .
+	@$(PIP) scikit-learn --editable '.[dashboard]'
 	@touch $@
 
 # mysqlclient is compiled, so it is tested where the headers are: the tests do without it.
@@ -69,4 +63,4 @@ $(BIN)/python:
 	}
 	@$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 
-.PHONY: help demo test bench build clean
+.PHONY: help demo test build clean

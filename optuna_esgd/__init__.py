@@ -32,7 +32,25 @@ _HOMES = {
     "sgd_step": "optuna_esgd.trainer.sgd_step",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "ESGDSampler",
+    "ESGDTrainer",
+    "Epoch",
+    "SupervisedTask",
+    "Task",
+    "__version__",
+    "ancestry",
+    "certificate",
+    "create_storage",
+    "ensemble",
+    "export",
+    "greedy_soup",
+    "lineage",
+    "load_best",
+    "load_individual",
+    "pin",
+    "sgd_step",
+]
 
 if TYPE_CHECKING:
     from optuna_esgd.sampler import ESGDSampler as ESGDSampler

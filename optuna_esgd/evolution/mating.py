@@ -18,8 +18,9 @@ def roulette_weights(fitness: FloatArray | Sequence[float], roulette: Roulette) 
     """Width of each individual's sector of the wheel.
 
     ``"rank"`` is linear in rank (the best of n gets n, the worst 1) and so works for any scale
-    and sign. ``"inverse"`` is the paper's 1 / (ε + f); where a fitness is negative (a maximised
-    metric, say) it is taken relative to the smallest one. Diverged individuals get no sector.
+    and sign. ``"inverse"`` is the paper's 1 / (ε + f). Where a fitness is negative (a maximised
+    metric, say) that has no meaning; then f is the distance to the best and ε the distance between
+    best and worst, so that the worst gets half the best's sector. Diverged individuals get none.
 
     Args:
         fitness: (individuals,) lower is better; inf marks a diverged one.
@@ -37,8 +38,9 @@ def roulette_weights(fitness: FloatArray | Sequence[float], roulette: Roulette) 
     elif finite.any():
         lowest = min(0.0, float(values[finite].min()))
         with np.errstate(over="ignore"):  # however far from the best: a sector, if a narrow one
-            distances = np.minimum(values[finite] - lowest, np.finfo(np.float64).max)
-        weights[finite] = 1.0 / (_EPSILON + distances)
+            distances = np.minimum(values[finite] - lowest, np.finfo(np.float64).max / 2)
+        epsilon = max(_EPSILON, float(distances.max())) if lowest < 0 else _EPSILON
+        weights[finite] = 1.0 / (epsilon + distances)
     total = weights.sum()
     return weights / total if total > 0 else weights
 

@@ -72,8 +72,7 @@ def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor
     (``amsgrad``, ``centered``, ``momentum``), it starts from zero.
 
     Args:
-        optimizer: Of the same class, over parameters of the same shapes; what state it had is
-            dropped.
+        optimizer: Newly built, of the same class, over parameters of the same shapes.
         tensors: Copied, so the optimizer owns its state; none for a fresh start.
 
     Raises:
@@ -94,7 +93,6 @@ def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor
     for name in tensors.keys() - used:
         number, _, key = name.partition(".")
         state.setdefault(_number(number, parameters), {})[key] = tensors[name]
-    optimizer.state.clear()
     for index in sorted(state):
         optimizer.state[parameters[index]] = {
             key: _adopt(key, value, parameters[index], groups[index])

@@ -5,3 +5,21 @@ weights. It implements ``engine.ports.Population`` twice: ``SqlPopulation`` in t
 database (SQLite, PostgreSQL, MySQL, MariaDB), ``MemoryPopulation`` for studies in memory. Faces
 open one with ``opening.open_population`` and never see a table.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna_esgd.store.storages import create_storage as create_storage
+
+__all__ = ["create_storage"]
+
+
+def __getattr__(name: str) -> object:
+    """Load what needs SQLAlchemy and Optuna when it is first used."""
+    if name != "create_storage":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from optuna_esgd.store.storages import create_storage  # noqa: PLC0415
+
+    return create_storage

@@ -26,7 +26,7 @@ def collect(database: Database, study_uuid: str, *, grace_seconds: float) -> int
     Returns:
         Payload bytes freed.
     """
-    write(database, lambda connection: _let_go(connection, study_uuid))
+    write(database, _let_go, study_uuid)
     return sweep(database, grace_seconds=grace_seconds)
 
 
@@ -36,13 +36,13 @@ def sweep(database: Database, *, grace_seconds: float = 0.0) -> int:
     Returns:
         Payload bytes freed.
     """
-    snapshots = read(database, lambda c: c.scalars(_unused_snapshots(grace_seconds)).all())
-    for batch in batches(sorted(snapshots), _TRANSACTION_ROWS):
-        write(database, lambda c, batch=batch: _delete_snapshots(c, batch))
-    chunks = read(database, lambda c: c.scalars(_unused_chunks(grace_seconds)).all())
+    snapshots = read(database, _unused_snapshots, grace_seconds)
+    for batch in batches(snapshots, _TRANSACTION_ROWS):
+        write(database, _delete_snapshots, batch)
+    chunks = read(database, _unused_chunks, grace_seconds)
     n_bytes = 0
-    for batch in batches(sorted(chunks), _TRANSACTION_ROWS):
-        n_bytes += write(database, lambda c, batch=batch: _delete_chunks(c, batch))
+    for batch in batches(chunks, _TRANSACTION_ROWS):
+        n_bytes += write(database, _delete_chunks, batch)
     return n_bytes
 
 
@@ -116,16 +116,16 @@ def _let_go(connection: sa.Connection, study_uuid: str) -> None:
     )
 
 
-def _unused_snapshots(grace_seconds: float) -> sa.Select[tuple[str]]:
-    return sa.select(snapshot.c.digest).where(
-        _is_unused_snapshot(), snapshot.c.created_at <= now_seconds() - grace_seconds
-    )
+def _unused_snapshots(connection: sa.Connection, grace_seconds: float) -> list[str]:
+    is_old = snapshot.c.created_at <= now_seconds() - grace_seconds
+    query = sa.select(snapshot.c.digest).where(_is_unused_snapshot(), is_old)
+    return sorted(connection.scalars(query))
 
 
-def _unused_chunks(grace_seconds: float) -> sa.Select[tuple[str]]:
-    return sa.select(chunk.c.digest).where(
-        _is_unused_chunk(), chunk.c.created_at <= now_seconds() - grace_seconds
-    )
+def _unused_chunks(connection: sa.Connection, grace_seconds: float) -> list[str]:
+    is_old = chunk.c.created_at <= now_seconds() - grace_seconds
+    query = sa.select(chunk.c.digest).where(_is_unused_chunk(), is_old)
+    return sorted(connection.scalars(query))
 
 
 def _is_unused_snapshot() -> sa.ColumnElement[bool]:

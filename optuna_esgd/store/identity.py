@@ -79,13 +79,13 @@ def find_configuration(database: Database, place: StudyPlace, uuid: str) -> Mapp
     Raises:
         StudyError: The population is not here, or belongs to the study this one is a copy of.
     """
-    row = read(database, lambda connection: _by_uuid(connection, uuid))
+    row = read(database, _by_uuid, uuid)
     if row is None:
         raise missing_population(place.name, str(database))
     if row.study_id != place.study_id:
         if row.study_id is not None and place.has_study(row.study_id, uuid):
             raise copied_study(place.name, _name_of(place, row.study_id))
-        write(database, lambda connection: _move(connection, row.uuid, place))
+        write(database, _move, row.uuid, place)
     return row.configuration
 
 
@@ -103,8 +103,8 @@ def create_row(
         (uuid, stored configuration); the study's user attribute is set.
     """
     while True:
-        uuid = write(database, lambda connection: _insert(connection, place, configuration))
-        row = read(database, lambda connection: _by_uuid(connection, uuid))
+        uuid = write(database, _insert, place, configuration)
+        row = read(database, _by_uuid, uuid)
         if row is None:
             continue  # pruned in between
         claimed = place.uuid()
@@ -115,7 +115,7 @@ def create_row(
             return uuid, row.configuration
         if place.uuid() is None:
             # A deleted study had this id; its row must not be taken for this study's.
-            write(database, lambda connection: _orphan(connection, uuid))
+            write(database, _orphan, uuid)
 
 
 def missing_population(name: str, where: str) -> StudyError:

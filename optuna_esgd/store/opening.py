@@ -18,7 +18,7 @@ from optuna_esgd.store.engines import Database, open_database
 from optuna_esgd.store.identity import StudyPlace
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.store.sql import SqlPopulation
-from optuna_esgd.store.storages import find_database, name_home, unwrap
+from optuna_esgd.store.storages import find_database, is_own_database, name_home, unwrap
 
 _opened: WeakKeyDictionary[optuna.Study, dict[str | None, Population]] = WeakKeyDictionary()
 _in_memory: WeakKeyDictionary[
@@ -163,14 +163,6 @@ def _database(study: optuna.Study, store: str | None) -> Database | None:
 
 def _place(study: optuna.Study, store: str | None, database: Database) -> StudyPlace:
     home = ""
-    if store is not None and not _is_own(study, database):
+    if store is not None and not is_own_database(study._storage, database):
         home = name_home(study._storage)
     return StudyPlace(study._storage, study._study_id, study.study_name, home)
-
-
-def _is_own(study: optuna.Study, database: Database) -> bool:
-    """Whether ``store`` names the very database the study lives in."""
-    try:
-        return find_database(study._storage) is database
-    except StudyError:
-        return False

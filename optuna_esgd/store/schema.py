@@ -1,4 +1,4 @@
-"""The schema's version: made where there is none, refused where it is another, upgraded on order."""
+"""The schema: made where there is none, refused in another version, upgraded on order."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from optuna_esgd.engine.individual import (
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StorageError
-from optuna_esgd.store import claims, collection, outcomes as rules, weights
+from optuna_esgd.store import claims, collection, weights
+from optuna_esgd.store import outcomes as rules
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
@@ -76,44 +77,38 @@ class SqlPopulation:
 
     def commit_plan(self, plan: Plan) -> bool:
         """Store a plan with its individuals and free slots; False if another was first."""
-        return write(self._database, lambda connection: self._commit_plan(connection, plan))
+        return write(self._database, self._commit_plan, plan)
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take a claimable slot, or None."""
         worker = worker[:WORKER_LENGTH]
         taken = write(
             self._database,
-            lambda connection: claims.claim(
-                connection, self._uuid, key, worker=worker, lease_seconds=lease_seconds
-            ),
+            claims.claim,
+            self._uuid,
+            key,
+            worker=worker,
+            lease_seconds=lease_seconds,
         )
         return None if taken is None else Claim(slot=taken, attempt=taken.attempt, worker=worker)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
         """Prolong the lease; False if the claim is lost."""
-        return write(
-            self._database,
-            lambda connection: claims.renew(
-                connection, self._uuid, claim, lease_seconds=lease_seconds
-            ),
-        )
+        return write(self._database, claims.renew, self._uuid, claim, lease_seconds=lease_seconds)
 
     def release(self, claim: Claim, *, failure: str | None = None) -> bool:
         """Give the slot back; False if the claim is lost."""
-        return write(
-            self._database,
-            lambda connection: claims.release(connection, self._uuid, claim, failure=failure),
-        )
+        return write(self._database, claims.release, self._uuid, claim, failure=failure)
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
         rules.check_outcomes(claim, outcomes)
         ended = [_Ended(claim, outcome) for outcome in outcomes]
-        if not read(self._database, lambda c: claims.is_held(c, self._uuid, claim)):
-            return read(self._database, lambda c: claims.was_finished_by(c, self._uuid, claim))
+        if not read(self._database, claims.is_held, self._uuid, claim):
+            return read(self._database, claims.was_finished_by, self._uuid, claim)
         for _ in range(_MOST_UPLOADS):
             weights.upload(self._database, (chunk for one in ended for chunk in one.chunks))
-            is_done = write(self._database, lambda c: self._finish(c, claim, ended))
+            is_done = write(self._database, self._finish, claim, ended)
             if is_done is not None:
                 return is_done
         raise StorageError(
@@ -128,13 +123,11 @@ class SqlPopulation:
 
     def assign_trial(self, trial_number: int) -> Individual | None:
         """Give the first finished individual without a trial this trial."""
-        return write(self._database, lambda connection: self._assign(connection, trial_number))
+        return write(self._database, self._assign, trial_number)
 
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
         """Give one individual this trial; False if it, or the trial, has another one."""
-        return write(
-            self._database, lambda connection: self._bind(connection, reference, trial_number)
-        )
+        return write(self._database, self._bind, reference, trial_number)
 
     def read_weights(self, reference: Reference) -> Snapshot:
         """Read an individual's final weights."""
@@ -171,11 +164,11 @@ class SqlPopulation:
 
     def individual_of_trial(self, trial_number: int) -> Individual | None:
         """The individual a trial shows."""
-        return read(self._database, lambda c: self._of_trial(c, trial_number))
+        return read(self._database, self._of_trial, trial_number)
 
     def best(self) -> Individual | None:
         """The finished individual with the lowest fitness; the earliest among equals."""
-        return read(self._database, lambda c: collection.best(c, self._uuid))
+        return read(self._database, collection.best, self._uuid)
 
     def certificates(self) -> dict[int, tuple[float, ...]]:
         """Generation -> the certificate stored with its round-0 plan."""
@@ -191,7 +184,7 @@ class SqlPopulation:
     def slots(self, *, generation: int | None = None) -> tuple[Slot, ...]:
         """All slots (of one generation), ordered by key."""
         key = () if generation is None else (generation,)
-        return read(self._database, lambda connection: self._slots(connection, *key))
+        return read(self._database, self._slots, *key)
 
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
         """Keep an individual's weights for good, or no longer."""
@@ -215,7 +208,7 @@ class SqlPopulation:
 
     def stored_bytes(self) -> int:
         """Payload bytes now stored for this population, each chunk counted once."""
-        return read(self._database, lambda c: collection.stored_bytes(c, self._uuid))
+        return read(self._database, collection.stored_bytes, self._uuid)
 
     def check_layout(self, layout: str) -> None:
         """Remember the model's layout the first time; refuse another one later."""

@@ -104,6 +104,14 @@ def find_database(storage: optuna.storages.BaseStorage) -> Database | None:
     return open_database(url, connect_args=arguments)
 
 
+def is_own_database(storage: optuna.storages.BaseStorage, database: Database) -> bool:
+    """Whether a database is the very one the storage lives in."""
+    try:
+        return find_database(storage) is database
+    except StudyError:
+        return False
+
+
 def name_home(storage: optuna.storages.BaseStorage) -> str:
     """A name for the place a study lives in, when its weights live elsewhere.
 

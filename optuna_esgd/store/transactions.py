@@ -1,6 +1,4 @@
-"""Transactions that are run again when another was in the way; the only place that knows how
-database errors look.
-"""
+"""Transactions, run again when another was in the way; only here is known how errors look."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
@@ -20,6 +18,7 @@ from optuna_esgd.store.engines import WRITES, Database
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 _PATIENCE_SECONDS = 60.0
 _MOST_CONFLICTS = 10
@@ -54,14 +53,26 @@ _SQLITE_CONFLICTS = {
 }
 
 
-def read(database: Database, body: Callable[[sa.Connection], _T]) -> _T:
-    """Run ``body`` on one snapshot of the database; see ``write`` for what it raises."""
-    options = {} if database.kind == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-    return _run(database, body, options)
+def read(
+    database: Database,
+    body: Callable[Concatenate[sa.Connection, _P], _T],
+    /,
+    *arguments: _P.args,
+    **options: _P.kwargs,
+) -> _T:
+    """Run ``body(connection, ...)`` on one snapshot of the database; raises as ``write``."""
+    mode = {} if database.kind == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    return _run(database, mode, lambda connection: body(connection, *arguments, **options))
 
 
-def write(database: Database, body: Callable[[sa.Connection], _T]) -> _T:
-    """Run ``body`` in one transaction, and again as long as others are in its way.
+def write(
+    database: Database,
+    body: Callable[Concatenate[sa.Connection, _P], _T],
+    /,
+    *arguments: _P.args,
+    **options: _P.kwargs,
+) -> _T:
+    """Run ``body(connection, ...)`` in a transaction, again as long as others are in its way.
 
     Deadlocks, serialization failures, lock timeouts, lost connections, and violated unique and
     foreign keys start it again from its first statement. So a body looks before it inserts, and
@@ -70,17 +81,19 @@ def write(database: Database, body: Callable[[sa.Connection], _T]) -> _T:
     Raises:
         StorageError: The database cannot be reached, or went on refusing.
     """
-    return _run(database, body, {WRITES: True})
+    return _run(
+        database, {WRITES: True}, lambda connection: body(connection, *arguments, **options)
+    )
 
 
-def _run(database: Database, body: Callable[[sa.Connection], _T], options: dict[str, Any]) -> _T:
+def _run(database: Database, mode: dict[str, Any], body: Callable[[sa.Connection], _T]) -> _T:
     started = time.monotonic()
     n_conflicts = 0
     for n_tries in itertools.count(1):
         try:
             with database.engine.connect() as plain:
                 database.was_reached = True
-                connection = plain.execution_options(**options)
+                connection = plain.execution_options(**mode)
                 with connection.begin():
                     return body(connection)
         except (sa.exc.SQLAlchemyError, _driver_error(database)) as error:
@@ -107,7 +120,7 @@ def classify(error: BaseException, database: Database) -> Obstacle:
     number = getattr(cause, "errno", None) or next(iter(getattr(cause, "args", ())), None)
     known: Obstacle | None = None
     if database.kind == "postgresql":
-        known = _POSTGRESQL.get(state)
+        known = _POSTGRESQL.get(str(state))
     elif isinstance(number, int):
         known = _MYSQL.get(number)
     if known is not None:
@@ -147,7 +160,7 @@ def _is_disconnect(error: BaseException, cause: Any, database: Database) -> bool
     if isinstance(error, sa.exc.DBAPIError) and error.statement is None:
         return True  # no statement: the connection itself could not be made
     dialect = database.engine.dialect
-    return isinstance(cause, Exception) and dialect.is_disconnect(cause, None, None)
+    return bool(dialect.is_disconnect(cause, None, None))
 
 
 def _driver_error(database: Database) -> type[BaseException]:

@@ -33,10 +33,10 @@ _QUERY_DIGESTS = 500
 def upload(database: Database, chunks: Iterable[Chunk]) -> None:
     """Store the chunks that are not there yet, at most 16 MB in one transaction."""
     wanted = {one.digest: one for one in chunks}
-    missing = read(database, lambda connection: missing_chunks(connection, wanted))
+    missing = read(database, missing_chunks, wanted)
     # In one order, so that two workers with the same chunks wait for each other at most once.
     for batch in batches(sorted(missing), _TRANSACTION_CHUNKS):
-        write(database, lambda connection, batch=batch: _insert(connection, batch, wanted))
+        write(database, _insert, batch, wanted)
 
 
 def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str]:

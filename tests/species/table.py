@@ -49,13 +49,13 @@ TABLE = {
     "SGD": Row(
         stock.SGD,
         {"lr", "momentum", "weight_decay"},
-        2e-3,
+        4e-3,
         {"momentum": 0.9, "weight_decay": 1e-5},
         {"momentum_buffer"},
         {
             "lr": (-0.1, "Invalid learning rate: -0.1"),
             "momentum": (-0.5, "Invalid momentum value: -0.5"),
-            "dampening": ([0.5, "x"], "refuses"),
+            "weight_decay": (-1.0, "Invalid weight_decay value: -1.0"),
         },
         ({}, {"nesterov": True}, {"nesterov": [True, False]}, {"momentum": 0.0}),
     ),
@@ -153,7 +153,7 @@ TABLE = {
             torch.optim.ASGD, **{"lr": FloatRange(1e-3, 1e-1, "log"), **settings}
         ),
         {"lr"},
-        1e-2,
+        4e-2,
         {},
         {"step", "ax", "eta", "mu"},
         {"lr": (-0.1, "Invalid learning rate")},

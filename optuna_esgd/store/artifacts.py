@@ -1,0 +1,204 @@
+"""The same chunks as an Optuna artifact store, so that weights can be downloaded like files."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+import sqlalchemy as sa
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from optuna_esgd.errors import ConfigurationError, StorageError
+from optuna_esgd.store import schema, weights
+from optuna_esgd.store.chunks import (
+    CHUNK_BYTES,
+    Chunk,
+    Link,
+    check_chunk,
+    digest_of,
+    snapshot_digest,
+)
+from optuna_esgd.store.clock import now_seconds
+from optuna_esgd.store.collection import sweep
+from optuna_esgd.store.engines import Database, open_database
+from optuna_esgd.store.tables import artifact, snapshot
+from optuna_esgd.store.transactions import read, write
+
+_BATCH_CHUNKS = 16
+_MOST_UPLOADS = 20
+_LONGEST_ID = 255
+# Optuna's artifacts are plain bytes; an empty manifest keeps them apart from snapshots.
+_MANIFEST = b""
+
+
+class SqlArtifactStore:
+    """Implements Optuna's ``ArtifactStore`` in a database; equal files are stored once.
+
+    Use it with ``optuna.artifacts.upload_artifact`` and ``download_artifact``. Files are streamed:
+    neither writing nor reading holds one in memory.
+
+    Args:
+        url: SQLite, PostgreSQL, MySQL or MariaDB; may hold studies and populations as well.
+
+    Raises:
+        StorageError: The database cannot be reached, or has tables of another version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = open_database(url)
+        schema.ensure_schema(self._database)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Open an artifact for reading; every chunk is checked as it is read.
+
+        Raises:
+            ArtifactNotFound: There is none of this name.
+        """
+        links = read(self._database, _links, artifact_id)
+        if links is None:
+            raise ArtifactNotFound(f"There is no artifact {artifact_id!r} in {self._database}.")
+        reader = io.BufferedReader(_Reader(self._database, artifact_id, links), CHUNK_BYTES)
+        return cast("BinaryIO", reader)
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Store an artifact, in place of one of the same name if there is one.
+
+        Raises:
+            ConfigurationError: The name is too long.
+            StorageError: The database went on refusing.
+        """
+        if not 0 < len(artifact_id) <= _LONGEST_ID:
+            raise ConfigurationError(
+                f"An artifact's name must have 1 to {_LONGEST_ID} characters, got "
+                f"{len(artifact_id)}."
+            )
+        if content_body.seekable():
+            self._write(artifact_id, content_body)
+            return
+        with tempfile.TemporaryFile() as copy:
+            while part := content_body.read(CHUNK_BYTES):
+                copy.write(part)
+            copy.seek(0)
+            self._write(artifact_id, cast("BinaryIO", copy))
+
+    def remove(self, artifact_id: str) -> None:
+        """Delete an artifact.
+
+        Raises:
+            ArtifactNotFound: There is none of this name.
+        """
+        if not write(self._database, _remove, artifact_id):
+            raise ArtifactNotFound(f"There is no artifact {artifact_id!r} in {self._database}.")
+        sweep(self._database)
+
+    def _write(self, artifact_id: str, content: BinaryIO) -> None:
+        start = content.tell()
+        for _ in range(_MOST_UPLOADS):
+            links: list[Link] = []
+            content.seek(start)
+            for batch in weights.batches(_cut(content), _BATCH_CHUNKS):
+                weights.upload(self._database, batch)
+                links += [Link(one.digest, len(one.payload)) for one in batch]
+            if write(self._database, _name, artifact_id, links):
+                return
+        raise StorageError(
+            f"Artifact {artifact_id!r} was collected {_MOST_UPLOADS} times before it was whole. "
+            "Collect garbage less often."
+        )
+
+
+class _Reader(io.RawIOBase):
+    """Reads one chunk after the other, and checks it."""
+
+    def __init__(self, database: Database, artifact_id: str, links: list[Link]) -> None:
+        super().__init__()
+        self._database = database
+        self._owner = f"artifact {artifact_id!r}"
+        self._links = links
+        self._position = 0
+        self._n_bytes = sum(link.n_bytes for link in links)
+        self._current: tuple[int, memoryview] | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._n_bytes}
+        self._position = max(0, starts[whence] + offset)
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        target = memoryview(buffer).cast("B")  # type: ignore[call-overload]
+        if self._position >= self._n_bytes or not len(target):
+            return 0
+        # All chunks but the last have the same size.
+        index, start = divmod(self._position, CHUNK_BYTES)
+        part = self._chunk(index)[start : start + len(target)]
+        target[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def _chunk(self, index: int) -> memoryview:
+        if self._current is None or self._current[0] != index:
+            link = self._links[index]
+            payload = read(self._database, _payload, link)
+            self._current = index, check_chunk(self._owner, index, link, payload)
+        return self._current[1]
+
+
+def _cut(content: BinaryIO) -> Iterator[Chunk]:
+    while part := _read_exactly(content, CHUNK_BYTES):
+        yield Chunk(digest_of(part), memoryview(part))
+
+
+def _read_exactly(content: BinaryIO, n_bytes: int) -> bytes:
+    """A full chunk, or the rest; a raw stream may give less than it is asked for."""
+    parts: list[bytes] = []
+    while n_bytes and (part := content.read(n_bytes)):
+        parts.append(part)
+        n_bytes -= len(part)
+    return b"".join(parts)
+
+
+def _links(connection: sa.Connection, artifact_id: str) -> list[Link] | None:
+    digest = connection.scalar(_digest_of(artifact_id))
+    return None if digest is None else weights.read_listing(connection, digest)[2]
+
+
+def _payload(connection: sa.Connection, link: Link) -> bytes | memoryview | None:
+    return next(part for _, _, part in weights.read_chunks(connection, [link]))
+
+
+def _name(connection: sa.Connection, artifact_id: str, links: list[Link]) -> bool:
+    """Make the uploaded chunks an artifact; False if some were collected in between."""
+    if weights.missing_chunks(connection, (link.chunk for link in links)):
+        return False
+    digest = snapshot_digest(_MANIFEST, (link.chunk for link in links))
+    known = sa.select(snapshot.c.digest).where(snapshot.c.digest == digest)
+    if connection.scalar(known) is None:
+        n_bytes = sum(link.n_bytes for link in links)
+        weights.insert_snapshot(connection, digest, _MANIFEST, n_bytes, links)
+    values = {"snapshot": digest, "created_at": now_seconds()}
+    if connection.scalar(_digest_of(artifact_id)) is None:
+        connection.execute(sa.insert(artifact).values(artifact_id=artifact_id, **values))
+    else:
+        is_mine = artifact.c.artifact_id == artifact_id
+        connection.execute(sa.update(artifact).where(is_mine).values(**values))
+    return True
+
+
+def _remove(connection: sa.Connection, artifact_id: str) -> bool:
+    result = connection.execute(sa.delete(artifact).where(artifact.c.artifact_id == artifact_id))
+    return result.rowcount == 1
+
+
+def _digest_of(artifact_id: str) -> sa.Select[tuple[str]]:
+    return sa.select(artifact.c.snapshot).where(artifact.c.artifact_id == artifact_id)

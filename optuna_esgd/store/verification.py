@@ -1,0 +1,141 @@
+"""Checks everything a population says about itself, through the port alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby, pairwise
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.individual import Individual, Reference, Slot
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.errors import CorruptionError, WeightsNotFoundError
+from optuna_esgd.evolution.fitness import mean_of_best
+from optuna_esgd.store.chunks import pack
+
+
+def verify(population: Population, configuration: Configuration | None = None) -> list[str]:
+    """Read everything again and recompute what can be recomputed.
+
+    Checked are the digests of all stored weights and optimizer states; that every individual is
+    in exactly one slot, and ended if the slot is finished; that parents exist and came before;
+    that each birth fitness is the one its origin ended with; that nobody ended worse than born;
+    and that each certificate follows from the births and never gets worse (Cui et al. 2018,
+    Theorem 1; compared exactly).
+
+    Args:
+        population: While others work on it, individuals may end between two reads; verify when
+            it rests.
+        configuration: Number of elites; the stored one where none is given.
+
+    Returns:
+        What is not true, in words; empty if all is.
+    """
+    stored = population.configuration if configuration is None else configuration.to_json()
+    slots = population.slots()
+    everyone = {one.reference: one for one in population.individuals()}
+    certificates = population.certificates()
+    return [
+        *_about_slots(slots, everyone),
+        *_about_lineage(everyone),
+        *_about_certificates(certificates, everyone, int(str(stored["n_elites"]))),
+        *_about_bytes(population, everyone),
+    ]
+
+
+def _about_slots(
+    slots: tuple[Slot, ...], everyone: Mapping[Reference, Individual]
+) -> Iterator[str]:
+    seen: dict[Reference, Slot] = {}
+    for slot in slots:
+        for number in slot.numbers:
+            reference = Reference(slot.key.generation, slot.key.round, number)
+            one = everyone.get(reference)
+            if reference in seen:
+                yield f"Individual {reference} is in two slots."
+            seen[reference] = slot
+            if one is None:
+                yield f"{slot.key} holds individual {reference}, which does not exist."
+            elif slot.state == "finished" and one.fitness is None:
+                yield f"{slot.key} is finished, but its individual {reference} has no fitness."
+            elif slot.state != "finished" and one.fitness is not None:
+                yield f"Individual {reference} has a fitness, but {slot.key} is {slot.state}."
+    for reference in everyone:
+        if reference not in seen:
+            yield f"Individual {reference} is in no slot."
+
+
+def _about_lineage(everyone: Mapping[Reference, Individual]) -> Iterator[str]:
+    for one in everyone.values():
+        who = f"Individual {one.reference}"
+        for parent in (*one.parents, *([one.origin] if one.origin else [])):
+            if parent not in everyone:
+                yield f"{who} descends from {parent}, which does not exist."
+            elif not _is_before(parent, one.reference):
+                yield f"{who} descends from {parent}, which did not come before it."
+            elif everyone[parent].fitness is None:
+                yield f"{who} descends from {parent}, which has not ended yet."
+        if (one.birth == "founder") != (not one.parents):
+            yield f"{who} is born as {one.birth} with {len(one.parents)} parents."
+        origin = everyone.get(one.origin) if one.origin else None
+        if origin is not None and one.birth_fitness != origin.fitness:
+            yield (
+                f"{who} was born with fitness {one.birth_fitness}, but its origin {one.origin} "
+                f"ended with {origin.fitness}."
+            )
+        born, ended = one.birth_fitness, one.fitness
+        if born is not None and ended is not None and not ended <= born:
+            yield f"{who} ended with fitness {ended}, worse than its {born} at birth."
+
+
+def _is_before(parent: Reference, child: Reference) -> bool:
+    """Round 0 descends from the generation before, offspring from earlier rounds of their own."""
+    if child.round == 0:
+        return parent.generation == child.generation - 1
+    return parent.generation == child.generation and parent.round < child.round
+
+
+def _about_certificates(
+    certificates: Mapping[int, tuple[float, ...]],
+    everyone: Mapping[Reference, Individual],
+    n_elites: int,
+) -> Iterator[str]:
+    births = [one for one in everyone.values() if one.reference.round == 0]
+    births.sort(key=lambda one: one.reference)
+    for generation, members in groupby(births, key=lambda one: one.reference.generation):
+        born = [one.birth_fitness for one in members]
+        stored = certificates.get(generation)
+        if generation == 0:
+            continue
+        if stored is None or None in born:
+            yield f"Generation {generation} has no certificate, or births without fitness."
+            continue
+        expected = mean_of_best([one for one in born if one is not None], n_elites)
+        if stored != tuple(map(float, expected)):
+            yield (
+                f"The certificate of generation {generation} says {stored}, its births "
+                f"{tuple(map(float, expected))}."
+            )
+    for (before, old), (after, new) in pairwise(sorted(certificates.items())):
+        for n_best, (was, now) in enumerate(zip(old, new, strict=False), start=1):
+            if not now <= was:
+                yield (
+                    f"The mean of the {n_best} best got worse from generation {before} ({was}) "
+                    f"to {after} ({now})."
+                )
+
+
+def _about_bytes(
+    population: Population, everyone: Mapping[Reference, Individual]
+) -> Iterator[str]:
+    for reference, one in everyone.items():
+        try:
+            if one.is_stored:
+                digest = pack(population.read_weights(reference)).digest
+                if digest != one.weights:
+                    yield (
+                        f"The weights of individual {reference} have digest {digest}, but "
+                        f"{one.weights} was written when it ended."
+                    )
+            population.read_optimizer_state(reference)
+        except (CorruptionError, WeightsNotFoundError) as error:
+            yield str(error)
