@@ -22,8 +22,8 @@ from optuna_esgd.genome.layout import Block
 from optuna_esgd.genome.matrix import Matrix
 
 # The columns averaged and mutated at a time. Part of the result: another width, other noise.
-_N_COLUMNS = 2**16
-_N_ELEMENTS = 2**22  # of offspring x columns in temporary memory
+_N_COLUMNS = 2**14
+_N_ELEMENTS = 2**17  # of offspring x columns in temporary memory
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ updated with its own values in one expression.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -73,6 +74,43 @@ class BatchedUpdate(abc.ABC):
         fresh = self.init_state(next(iter(state.values()))[row : row + 1]) if state else {}
         for name, tensor in state.items():
             tensor[row].copy_(tensors.get(name, fresh[name][0]))
+
+    def split_row_state(
+        self, tensors: Mapping[str, Tensor], shapes: Mapping[int, Sequence[int]]
+    ) -> State:
+        """Name a row's state as ``flatten_state`` names that of a ``torch.optim`` optimizer.
+
+        So a row can be trained batched now and alone later, or the other way round.
+
+        Args:
+            tensors: What ``row_state`` gave.
+            shapes: The number of each parameter among the optimizer's, and its shape, in the order
+                of the row's columns.
+
+        Returns:
+            Views, such as ``"0.exp_avg"``.
+        """
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        state = {}
+        for name in self.elementwise:
+            parts = tensors[name].split(sizes)
+            for (number, shape), part in zip(shapes.items(), parts, strict=True):
+                state[f"{number}.{name}"] = part.view(tuple(shape))
+        for name in self.counters:
+            state |= {f"{number}.{name}": tensors[name].view(()) for number in shapes}
+        return state
+
+    def join_row_state(
+        self, state: Mapping[str, Tensor], shapes: Mapping[int, Sequence[int]]
+    ) -> State:
+        """The reverse of ``split_row_state``; state that some parameter lacks is left out."""
+        tensors = {}
+        for name in (*self.elementwise, *self.counters):
+            parts = [state.get(f"{number}.{name}") for number in shapes]
+            found = [part.reshape(-1) for part in parts if part is not None]
+            if found and len(found) == len(shapes):
+                tensors[name] = found[0] if name in self.counters else torch.cat(found)
+        return tensors
 
 
 def arithmetic(parameters: Tensor) -> torch.dtype:

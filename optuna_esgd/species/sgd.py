@@ -32,15 +32,22 @@ class SGD(Species):
 
     def batched_update(self) -> BatchedUpdate:
         """The rule below."""
-        return SGDUpdate()
+        has_momentum = "momentum" in self.space or bool(self.fixed.get("momentum", 0))
+        return SGDUpdate(has_momentum=has_momentum)
 
 
 class SGDUpdate(BatchedUpdate):
-    """v ← μ·v + g; θ ← θ - lr·v, or θ - lr·(g + μ·v) in the rows with Nesterov's momentum."""
+    """v ← μ·v + g; θ ← θ - lr·v, or θ - lr·(g + μ·v) in the rows with Nesterov's momentum.
+
+    Args:
+        has_momentum: Whether μ is not 0 for good.
+    """
 
     hyperparameters = frozenset({"lr", "momentum", "weight_decay", "nesterov"})
     optional = frozenset({"momentum", "weight_decay", "nesterov"})
-    elementwise = ("momentum_buffer",)
+
+    def __init__(self, *, has_momentum: bool) -> None:
+        self.elementwise = ("momentum_buffer",) if has_momentum else ()
 
     def step(
         self,

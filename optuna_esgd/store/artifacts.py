@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -25,6 +25,9 @@ from optuna_esgd.store.collection import sweep
 from optuna_esgd.store.engines import Database, open_database
 from optuna_esgd.store.tables import artifact, snapshot
 from optuna_esgd.store.transactions import read, write
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _BATCH_CHUNKS = 16
 _MOST_UPLOADS = 20
@@ -135,8 +138,8 @@ class _Reader(io.RawIOBase):
         self._position = max(0, starts[whence] + offset)
         return self._position
 
-    def readinto(self, buffer: object) -> int:
-        target = memoryview(buffer).cast("B")  # type: ignore[call-overload]
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        target = memoryview(buffer).cast("B")
         if self._position >= self._n_bytes or not len(target):
             return 0
         # All chunks but the last have the same size.
@@ -200,5 +203,5 @@ def _remove(connection: sa.Connection, artifact_id: str) -> bool:
     return result.rowcount == 1
 
 
-def _digest_of(artifact_id: str) -> sa.Select[tuple[str]]:
+def _digest_of(artifact_id: str) -> sa.Select[str]:
     return sa.select(artifact.c.snapshot).where(artifact.c.artifact_id == artifact_id)

@@ -18,9 +18,10 @@ from optuna_esgd.store.weights import batches
 
 _KEPT_GENERATIONS = 2
 _TRANSACTION_ROWS = 64
+GRACE_SECONDS = 3600.0
 
 
-def collect(database: Database, study_uuid: str, *, grace_seconds: float) -> int:
+def collect(database: Database, study_uuid: str, *, grace_seconds: float = GRACE_SECONDS) -> int:
     """Let go of what a population no longer needs, and delete what nobody refers to.
 
     Returns:
@@ -30,20 +31,22 @@ def collect(database: Database, study_uuid: str, *, grace_seconds: float) -> int
     return sweep(database, grace_seconds=grace_seconds)
 
 
-def sweep(database: Database, *, grace_seconds: float = 0.0) -> int:
+def sweep(database: Database, *, grace_seconds: float = GRACE_SECONDS) -> int:
     """Delete snapshots and chunks that nobody refers to, whoever stored them.
+
+    A snapshot is stored together with its first user: one without users, and its chunks, can go
+    at once. A chunk that was never used may be on its way: it has ``grace_seconds`` to arrive.
 
     Returns:
         Payload bytes freed.
     """
-    snapshots = read(database, _unused_snapshots, grace_seconds)
-    for batch in batches(snapshots, _TRANSACTION_ROWS):
-        write(database, _delete_snapshots, batch)
-    chunks = read(database, _unused_chunks, grace_seconds)
-    n_bytes = 0
-    for batch in batches(chunks, _TRANSACTION_ROWS):
-        n_bytes += write(database, _delete_chunks, batch)
-    return n_bytes
+    candidates = set(read(database, _unused_chunks, grace_seconds))
+    for batch in batches(read(database, _unused_snapshots), _TRANSACTION_ROWS):
+        candidates |= write(database, _delete_snapshots, batch)
+    return sum(
+        write(database, _delete_chunks, batch)
+        for batch in batches(sorted(candidates), _TRANSACTION_ROWS)
+    )
 
 
 def best(
@@ -116,10 +119,8 @@ def _let_go(connection: sa.Connection, study_uuid: str) -> None:
     )
 
 
-def _unused_snapshots(connection: sa.Connection, grace_seconds: float) -> list[str]:
-    is_old = snapshot.c.created_at <= now_seconds() - grace_seconds
-    query = sa.select(snapshot.c.digest).where(_is_unused_snapshot(), is_old)
-    return sorted(connection.scalars(query))
+def _unused_snapshots(connection: sa.Connection) -> list[str]:
+    return sorted(connection.scalars(sa.select(snapshot.c.digest).where(_is_unused_snapshot())))
 
 
 def _unused_chunks(connection: sa.Connection, grace_seconds: float) -> list[str]:
@@ -139,10 +140,14 @@ def _is_unused_chunk() -> sa.ColumnElement[bool]:
     return ~sa.exists().where(link.c.chunk == chunk.c.digest).correlate(chunk)
 
 
-def _delete_snapshots(connection: sa.Connection, digests: list[str]) -> None:
+def _delete_snapshots(connection: sa.Connection, digests: list[str]) -> set[str]:
+    """Delete those that are still unused; the chunks they were made of."""
+    chunks = connection.scalars(sa.select(link.c.chunk).where(link.c.snapshot.in_(digests)))
+    found = set(chunks)
     connection.execute(
         sa.delete(snapshot).where(snapshot.c.digest.in_(digests), _is_unused_snapshot())
     )
+    return found
 
 
 def _delete_chunks(connection: sa.Connection, digests: list[str]) -> int:

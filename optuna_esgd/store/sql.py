@@ -197,12 +197,12 @@ class SqlPopulation:
         if not write(self._database, body):
             raise rules.weights_not_found(reference, None)
 
-    def collect_garbage(self, *, grace_seconds: float = 0.0) -> int:
+    def collect_garbage(self, *, grace_seconds: float = collection.GRACE_SECONDS) -> int:
         """Delete what nothing needs any more; returns the payload bytes freed.
 
         Args:
-            grace_seconds: Chunks that nothing refers to are kept this long: a writer may be about
-                to. With 0 it finds out, and uploads them again.
+            grace_seconds: Chunks that were uploaded and never used are kept this long: a writer
+                may be about to. With 0 it finds out, and uploads them again.
         """
         return collection.collect(self._database, self._uuid, grace_seconds=grace_seconds)
 

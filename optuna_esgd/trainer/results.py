@@ -77,7 +77,8 @@ def load_individual(
 ) -> nn.Module:
     """Load the weights a trial ended with, where they are still stored.
 
-    Stored are the latest two generations, the best so far, and pinned trials (``esgd.pin``).
+    Stored are the last finished generation and the one in training, the best so far, and pinned
+    trials (``esgd.pin``).
 
     Raises:
         WeightsNotFoundError: The trial has no individual, or its weights were collected.

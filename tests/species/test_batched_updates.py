@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import Choices, Value, resample
-from optuna_esgd.species import SGD, Adam, AdamW, RMSprop, flatten_state
+from optuna_esgd.species import SGD, Adam, AdamW, RMSprop, flatten_state, restore_state
 from optuna_esgd.species.base import Species
 from tests.species.table import TABLE
 
@@ -172,6 +173,47 @@ def test_a_diverged_row_stays_alone(name: str, variant: Mapping[str, Any]) -> No
         race.update.step(race.parameters, gradients, race.state, race.columns)
     others = [row for row in range(N_ROWS) if row != 1]
     assert race.parameters[others].isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "variant"), BATCHED)
+def test_a_row_can_be_carried_on_alone_and_batched_again(
+    name: str, variant: Mapping[str, Any]
+) -> None:
+    species = TABLE[name].make(**variant)
+    assert species.batched is not None
+    update, values = species.batched, drawn_values(species)[:1]
+    shapes = {0: (3, 4), 1: (), 2: (0, 2), 3: (5,)}
+    torch.manual_seed(0)
+    flat = torch.randn(1, 18, dtype=torch.float64)
+    gradients = torch.randn(6, 18, dtype=torch.float64)
+    expected, together = flat.clone(), flat.clone()
+    reference, state = update.init_state(flat), update.init_state(flat)
+    columns = species.columns(values, flat)
+    for gradient in gradients:
+        update.step(expected, gradient[None], reference, columns)
+
+    for gradient in gradients[:2]:
+        update.step(together, gradient[None], state, columns)
+
+    def split(row: Tensor) -> list[Tensor]:
+        parts = row.split([math.prod(shape) for shape in shapes.values()])
+        return [part.view(shape) for part, shape in zip(parts, shapes.values(), strict=True)]
+
+    alone = [part.clone().requires_grad_() for part in split(together[0])]
+    optimizer = species.build(alone, values[0])
+    restore_state(optimizer, update.split_row_state(update.row_state(state, 0), shapes))
+    for gradient in gradients[2:4]:
+        for parameter, part in zip(alone, split(gradient), strict=True):
+            parameter.grad = part
+        optimizer.step()
+
+    together = torch.cat([parameter.detach().view(-1) for parameter in alone])[None]
+    state = update.init_state(together)
+    stored = update.join_row_state(flatten_state(optimizer), shapes)
+    update.write_row_state(state, 0, stored)
+    for gradient in gradients[4:]:
+        update.step(together, gradient[None], state, columns)
+    torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_missing_state_starts_afresh() -> None:

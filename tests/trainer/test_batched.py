@@ -19,7 +19,7 @@ BATCHED = sorted(MODELS.keys() - {"branching", "gru", "lstm"})
 def _final_weights(study: optuna.Study, task: esgd.SupervisedTask) -> list[torch.Tensor]:
     return [
         torch.cat([p.flatten() for p in model.parameters()])
-        for trial in study.trials
+        for trial in study.trials[-4:]  # older weights are collected
         for model in [esgd.load_individual(study, trial, task.build_model())]
     ]
 
@@ -38,7 +38,7 @@ def make_double_task(name: str) -> esgd.SupervisedTask:
 
 def _train(name: str, **arguments: object) -> tuple[optuna.Study, list[torch.Tensor]]:
     task = make_double_task(name)
-    study = make_study(n_evolution_rounds=1, mutation_scale=0.0, **arguments)
+    study = make_study(**arguments)
     study.optimize(esgd.ESGDTrainer(task), n_trials=8)
     return study, _final_weights(study, task)
 
