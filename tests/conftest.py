@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from tests.databases import (
-    closed_connections as closed_connections,
-    database_url as database_url,
-    databases as databases,
-    make_database as make_database,
-)
+from tests.databases import closed_connections, database_url, databases, make_database
+
+__all__ = ["closed_connections", "database_url", "databases", "make_database"]

@@ -8,7 +8,6 @@ session makes databases called ``esgd_test_...`` and drops them; nothing else is
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 import uuid
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+
 from optuna_esgd.store.engines import close_databases, parse_url
 
 KINDS = ("sqlite", "postgresql", "mysql")
@@ -89,9 +89,14 @@ class Databases:
 
     def shared(self, kind: str) -> str:
         """A database that tests use one after the other, emptied in between."""
+        url = self.reused(kind)
+        empty(url)
+        return url
+
+    def reused(self, kind: str) -> str:
+        """The same with what earlier tests left in it."""
         if kind not in self._shared:
             self._shared[kind] = self.server(kind).make()
-        empty(self._shared[kind])
         return self._shared[kind]
 
     def close(self) -> None:
@@ -105,9 +110,7 @@ def empty(url: str) -> None:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         tables = [
-            name
-            for name in sa.inspect(connection).get_table_names()
-            if "version" not in name
+            name for name in sa.inspect(connection).get_table_names() if "version" not in name
         ]
         if not tables:
             return
@@ -168,9 +171,6 @@ def closed_connections() -> Iterator[None]:
     close_databases()
     for engine in engines:
         engine.dispose()
-    if engines:
-        engines.clear()
-        gc.collect()
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""Contract: trials show individuals, one each."""
+
+from __future__ import annotations
+
+from optuna_esgd.engine.individual import Reference, SlotKey
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.testing.base import Contract
+from optuna_esgd.testing.examples import example_plan, finish_generation, outcome, take
+
+
+class TrialContract(Contract):
+    """Assigning and binding."""
+
+    def test_finished_individuals_are_given_in_order(self, population: Population) -> None:
+        """By generation, then number; only those of round 0, and only once they have ended."""
+        finish_generation(population, 0)
+        population.commit_plan(example_plan(0, round_=1))
+        claim = take(population, SlotKey(0, 1, 0))
+        population.finish(claim, [outcome(0), outcome(1)])
+        population.commit_plan(example_plan(1))
+        claim = take(population, SlotKey(1, 0, 1))
+        population.finish(claim, [outcome(2), outcome(3)])
+        given = [population.assign_trial(number) for number in range(10, 18)]
+        expected = [(0, 0, number) for number in range(4)] + [(1, 0, 2), (1, 0, 3)]
+        assert [one and tuple(one.reference) for one in given] == [*expected, None, None]
+
+    def test_no_individual_no_trial(self, population: Population) -> None:
+        """None is not remembered: the trial may ask again."""
+        assert population.assign_trial(0) is None
+        population.commit_plan(example_plan(0))
+        assert population.assign_trial(0) is None
+        population.finish(take(population, SlotKey(0, 0, 1)), [outcome(2), outcome(3)])
+        one = population.assign_trial(0)
+        assert one is not None
+        assert (one.reference, one.trial_number) == (Reference(0, 0, 2), 0)
+
+    def test_trial_gets_the_same_individual_again(self, population: Population) -> None:
+        """A worker that died in between is asked again."""
+        finish_generation(population, 0)
+        first = population.assign_trial(5)
+        assert first is not None
+        assert population.assign_trial(6) != first
+        assert population.assign_trial(5) == first
+        assert population.individual_of_trial(5) == first
+        assert population.individual_of_trial(7) is None
+
+    def test_each_individual_is_given_once(self, population: Population) -> None:
+        """However many trials ask at the same time."""
+        finish_generation(population, 0)
+        given = self.race(lambda number: [population.assign_trial(2 * number + i) for i in (0, 1)])
+        references = [one.reference for pair in given for one in pair if one is not None]
+        assert sorted(references) == [Reference(0, 0, number) for number in range(4)]
+
+    def test_one_trial_asking_many_times_gets_one_individual(self, population: Population) -> None:
+        """Also at the same time."""
+        finish_generation(population, 0)
+        given = {one and one.reference for one in self.race(lambda _: population.assign_trial(3))}
+        assert len(given) == 1
+        shown = [one.trial_number for one in population.individuals()]
+        assert sorted(shown, key=str) == [3, None, None, None]
+
+    def test_trial_is_bound_before_the_individual_ends(self, population: Population) -> None:
+        """For objectives that choose: their trial comes first."""
+        population.commit_plan(example_plan(0))
+        assert population.bind_trial(Reference(0, 0, 0), 8)
+        assert population.bind_trial(Reference(0, 0, 0), 8)
+        assert not population.bind_trial(Reference(0, 0, 0), 9)
+        assert not population.bind_trial(Reference(0, 0, 1), 8)
+        assert not population.bind_trial(Reference(7, 0, 0), 10)
+        population.finish(take(population, SlotKey(0, 0, 0)), [outcome(0), outcome(1)])
+        one = population.assign_trial(9)
+        assert one is not None
+        assert one.reference == Reference(0, 0, 1)
+        again = population.assign_trial(8)
+        assert again is not None
+        assert again.reference == Reference(0, 0, 0)
+
+    def test_one_of_many_trials_is_bound(self, population: Population) -> None:
+        """Binding races like claiming."""
+        population.commit_plan(example_plan(0))
+        bound = self.race(lambda number: population.bind_trial(Reference(0, 0, 0), number))
+        assert sorted(bound) == [False] * (self.n_threads - 1) + [True]
+        assert population.individuals()[0].trial_number == bound.index(True)
