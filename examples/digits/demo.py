@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 
@@ -53,13 +54,13 @@ def main() -> None:
     apart = run_population(
         "digits-no-evolution", task, storage, arguments.seed, n_evolution_rounds=0
     )
-    searched = run_random_search("digits-random-search", task, storage, arguments.seed)
+    searched = run_random_search(task, arguments.seed)
     report(
         task,
         test,
         {
-            "ESGD": (evolved, esgd.load_best(evolved, build_model())),
-            "same population, no evolution": (apart, esgd.load_best(apart, build_model())),
+            "ESGD": esgd.load_best(evolved, build_model()),
+            "same population, no evolution": esgd.load_best(apart, build_model()),
             "one model, tuned by random search": searched,
         },
     )
@@ -67,7 +68,8 @@ def main() -> None:
     console.print(
         f"\nOpen the dashboard:  [bold].venv/bin/optuna-dashboard {url}[/]\n"
         f"Check every digest, lineage and the guarantee:  "
-        f"[bold].venv/bin/optuna-esgd verify {url} --study digits[/]"
+        f"[bold].venv/bin/optuna-esgd verify {url} --study digits[/]",
+        soft_wrap=True,
     )
 
 
@@ -118,15 +120,12 @@ def print_generation(study: optuna.Study, trial: FrozenTrial) -> None:
     )
 
 
-def run_random_search(
-    name: str, task: esgd.SupervisedTask, storage: optuna.storages.BaseStorage, seed: int
-) -> tuple[optuna.Study, nn.Module]:
+def run_random_search(task: esgd.SupervisedTask, seed: int) -> nn.Module:
     """As many models with random settings and a cosine schedule; the best on validation wins."""
     models: dict[int, nn.Module] = {}
-    spaces = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam}
 
     def objective(trial: optuna.Trial) -> float:
-        species = trial.suggest_categorical("species", list(spaces))
+        species = trial.suggest_categorical("species", ["SGD", "Adam"])
         torch.manual_seed(seed * 1000 + trial.number)
         model = build_model()
         optimizer: torch.optim.Optimizer
@@ -149,27 +148,23 @@ def run_random_search(
         models[trial.number] = model
         return task.fitness(model)
 
-    console.rule(f"{name}: {POPULATION} models")
-    study = optuna.create_study(
-        study_name=f"{name}",
-        storage=None,
-        sampler=optuna.samplers.RandomSampler(seed=seed),
-    )
-    del storage  # its weights are only needed here, so nothing is kept
+    console.rule(f"digits-random-search: {POPULATION} models from start to end")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     study.optimize(objective, n_trials=POPULATION, show_progress_bar=True)
-    return study, models[study.best_trial.number]
+    return models[study.best_trial.number]
 
 
 def report(
     task: esgd.SupervisedTask,
     test: tuple[torch.Tensor, torch.Tensor],
-    arms: dict[str, tuple[optuna.Study, nn.Module]],
+    arms: dict[str, nn.Module],
 ) -> None:
     """All arms side by side; each picked its model on validation, the test set is seen here."""
-    table = Table(title="Equal gradient evaluations")
-    for heading in ("arm", "validation loss", "validation error", "test loss", "test error"):
+    n_steps = POPULATION * GENERATIONS * EPOCHS * task.train.n_batches
+    table = Table(title=f"{n_steps:,} gradients each")
+    for heading in ("arm", "val. loss", "val. error", "test loss", "test error"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
-    for name, (_, model) in arms.items():
+    for name, model in arms.items():
         cells = [
             f"{task.score(model, examples, criterion):{form}}"
             for examples in (task.validation, test)
@@ -185,7 +180,9 @@ def tell_story(study: optuna.Study) -> None:
     for one in esgd.ancestry(study):
         if one.reference.round > 0:
             parents = " and ".join(str(parent) for parent in one.parents)
-            console.print(f"      bred from {parents}: {one.fitness:.4f}")
+            console.print(
+                f"{one.reference!s:>7}  bred from {parents}: {one.fitness:.4f}", highlight=False
+            )
             continue
         values = "  ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
@@ -193,11 +190,16 @@ def tell_story(study: optuna.Study) -> None:
         )
         born = "new" if one.birth_fitness is None else f"{one.birth_fitness:.4f}"
         console.print(
-            f"{one.reference!s:>7}  {one.birth:<13} {born} → {one.fitness:.4f}  "
+            f"{one.reference!s:>7}  {one.birth:<13} {born:>6} → {one.fitness:.4f}  "
             f"{one.species:<5} {values}",
             highlight=False,
+            soft_wrap=True,
         )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. Nothing is lost: run it again, and it goes on from here.")
+        sys.exit(130)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 
-from optuna_esgd.errors import EsgdError
+from optuna_esgd.errors import EsgdError, StudyError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         status: int = parsed.run(parsed)
-    except (EsgdError, KeyError) as error:
+    except EsgdError as error:
         print(f"optuna-esgd: {error}", file=sys.stderr)
         return 2
     return status
@@ -62,9 +62,12 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
 
 
 def _load_study(parsed: argparse.Namespace) -> optuna.Study:
-    from optuna_esgd.store import create_storage  # noqa: PLC0415  (SQLAlchemy only when needed)
+    from optuna_esgd.store.storages import open_storage  # noqa: PLC0415  (SQLAlchemy when needed)
 
-    return optuna.load_study(study_name=parsed.study, storage=create_storage(parsed.url))
+    try:
+        return optuna.load_study(study_name=parsed.study, storage=open_storage(parsed.url))
+    except KeyError:
+        raise StudyError(f"There is no study {parsed.study!r} in this database.") from None
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -96,10 +99,10 @@ def _export(parsed: argparse.Namespace) -> int:
 
 
 def _prune(parsed: argparse.Namespace) -> int:
-    from optuna_esgd.store import create_storage  # noqa: PLC0415
     from optuna_esgd.store.pruning import prune  # noqa: PLC0415
+    from optuna_esgd.store.storages import open_storage  # noqa: PLC0415
 
-    n_deleted = prune(create_storage(parsed.url), parsed.store)
+    n_deleted = prune(open_storage(parsed.url), parsed.store)
     print(f"Deleted {n_deleted} populations whose studies are gone.")
     return 0
 

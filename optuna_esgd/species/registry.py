@@ -48,7 +48,8 @@ def resolve_species(items: Sequence[SpeciesLike]) -> tuple[Species, ...]:
         raise ConfigurationError(f"species must be a list, got {items!r}. Write species=[...].")
     if not items:
         raise ConfigurationError("There must be at least one species.")
-    stock = stock_species()
+    by_object = all(isinstance(item, Species) for item in items)
+    stock = {} if by_object else stock_species()
     resolved = tuple(_resolve(item, stock) for item in items)
     names = [species.name for species in resolved]
     for name in names:

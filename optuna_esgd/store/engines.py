@@ -68,7 +68,13 @@ class Database:
         with self._lock:
             if self._engine is None:
                 make = _sqlite_engine if self.kind == "sqlite" else _server_engine
-                self._engine = make(self.url, self._connect_args)
+                try:
+                    self._engine = make(self.url, self._connect_args)
+                except ImportError as error:
+                    raise StorageError(
+                        f"The driver {self.url.get_driver_name()!r} for {self} is not installed: "
+                        f"{error}. Install it, or leave it out of the URL."
+                    ) from None
             return self._engine
 
     def close(self) -> None:
@@ -149,6 +155,10 @@ def parse_url(url: str | sa.URL) -> sa.URL:
         ) from None
     kind = _kind(parsed)
     if kind == "sqlite":
+        if parsed.host or parsed.password:
+            raise StorageError(
+                "A SQLite URL names a file, not a host: sqlite:///file.db, with three slashes."
+            )
         return parsed.set(drivername="sqlite")
     backend, _, driver = parsed.drivername.partition("+")
     if driver:
@@ -197,7 +207,7 @@ def sqlite_path(url: sa.URL) -> Path:
     database = str(url.database)
     if database.startswith("file:"):
         database = database.removeprefix("file:").partition("?")[0]
-    return Path(database).absolute()
+    return Path(database).resolve()
 
 
 def prepare_sqlite_file(path: Path) -> None:

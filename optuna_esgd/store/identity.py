@@ -1,9 +1,9 @@
 """Which population belongs to which study, whoever races, renames, copies or deletes.
 
 A population's uuid is kept in a study user attribute. SQLite gives the id of a deleted study to
-the next one, so an id alone proves nothing; the attribute does. It is set before any plan is
-stored: a row without a plan may still be adopted, a row with one belongs to whom the attribute
-says.
+the next one, so an id alone proves nothing; the attribute does. It is set before a layout or a
+plan is stored: a row without them may still be adopted, a row with them belongs to whom the
+attribute says.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Row:
     home: str
     study_id: int | None
     configuration: Mapping[str, Any]
-    has_plan: bool
+    is_used: bool
 
 
 def find_configuration(database: Database, place: StudyPlace, uuid: str) -> Mapping[str, Any]:
@@ -110,7 +110,7 @@ def create_row(
         claimed = place.uuid()
         if claimed is not None:
             return claimed, find_configuration(database, place, claimed)
-        if not row.has_plan and _is_mine(place, row, configuration):
+        if not row.is_used and _is_mine(place, row, configuration):
             place.set_uuid(uuid)
             return uuid, row.configuration
         if place.uuid() is None:
@@ -135,7 +135,7 @@ def copied_study(name: str, original: str) -> StudyError:
 
 
 def _is_mine(place: StudyPlace, row: _Row, configuration: Mapping[str, Any]) -> bool:
-    """Whether a row without a plan, found under this study's id, was made for this study.
+    """Whether an unused row, found under this study's id, was made for this study.
 
     With the same settings it does not matter: adopt it. With others it is either another
     worker's, who is about to set the attribute, or left behind by a worker that died.
@@ -161,12 +161,13 @@ def _by_uuid(connection: sa.Connection, uuid: str) -> _Row | None:
     planned = connection.scalar(
         sa.select(plan.c.generation).where(plan.c.study_uuid == uuid).limit(1)
     )
+    is_used = planned is not None or row.layout is not None
     return _Row(
         uuid=row.uuid,
         home=row.home,
         study_id=row.study_id,
         configuration=json.loads(row.configuration),
-        has_plan=planned is not None,
+        is_used=is_used,
     )
 
 

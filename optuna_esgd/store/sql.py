@@ -17,7 +17,7 @@ from optuna_esgd.engine.individual import (
     SlotKey,
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.errors import StorageError
+from optuna_esgd.errors import StorageError, StudyError
 from optuna_esgd.store import claims, collection, weights
 from optuna_esgd.store import outcomes as rules
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
@@ -247,6 +247,11 @@ class SqlPopulation:
         known = sa.select(plan.c.round).where(has_key(plan, self._uuid, key))
         if connection.scalar(known) is not None:
             return False
+        mine = sa.select(study.c.uuid).where(study.c.uuid == self._uuid)
+        if connection.scalar(mine) is None:
+            raise StudyError(
+                "The study's population was deleted while it was open (`optuna-esgd prune`)."
+            )
         values = plan_values(self._uuid, given)
         connection.execute(sa.insert(plan).values(**values, committed_at=now_seconds()))
         if given.individuals:

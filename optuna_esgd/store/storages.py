@@ -70,6 +70,20 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
         ) from None
 
 
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """The storage of studies that exist already; a mistyped path makes no new file.
+
+    Raises:
+        StorageError: As ``create_storage``; or there is no such SQLite file.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite" and not is_in_memory(parsed):
+        path = sqlite_path(parsed)
+        if not path.exists():
+            raise StorageError(f"There is no file {path}. Check the path in the URL.")
+    return create_storage(url)
+
+
 def unwrap(storage: optuna.storages.BaseStorage) -> optuna.storages.BaseStorage:
     """The storage behind Optuna's cache, which is made anew for every study."""
     backend = getattr(storage, "_backend", None)
@@ -107,9 +121,10 @@ def find_database(storage: optuna.storages.BaseStorage) -> Database | None:
 def is_own_database(storage: optuna.storages.BaseStorage, database: Database) -> bool:
     """Whether a database is the very one the storage lives in."""
     try:
-        return find_database(storage) is database
+        own = find_database(storage)
     except StudyError:
         return False
+    return own is not None and str(own) == str(database)
 
 
 def name_home(storage: optuna.storages.BaseStorage) -> str:

@@ -16,7 +16,7 @@ from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Explore
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.genome.layout import Layout
-from optuna_esgd.species import DEFAULT_SPECIES, resolve_species
+from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import open_population
 from optuna_esgd.trainer.births import Births
@@ -78,7 +78,7 @@ class ESGDTrainer:
         self.task = task
         self.species = {
             one.name: one
-            for one in resolve_species(DEFAULT_SPECIES if species is None else species)
+            for one in resolve_species((SGD(), Adam()) if species is None else species)
         }
         self.store = store
         self._anchor = anchor.state_dict() if isinstance(anchor, nn.Module) else anchor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.engine.individual import Individual
-from optuna_esgd.genome.layout import Entry, Layout
+from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.batched import BatchedUpdate
@@ -59,7 +59,7 @@ class CohortOptimizers:
         Args:
             gradients: name -> (rows, *shape) of every trainable parameter.
         """
-        flat = flatten_gradients(self._layout, gradients)
+        flat = self._layout.flatten_trainable(gradients)
         for group in self._groups:
             group.step(flat)
 
@@ -104,6 +104,7 @@ class _BatchedGroup:
         self._rows = slice(rows.start, rows.stop)
         self._parameters = [block[self._rows] for block in weights.trainable()]
         self._states = [update.init_state(block) for block in self._parameters]
+        self._shapes = _block_shapes(weights.layout)
         self._kept = [
             {name: tensor.clone() for name, tensor in state.items()} for state in self._states
         ]
@@ -119,19 +120,18 @@ class _BatchedGroup:
             self._update.step(parameters, gradient[self._rows], state, columns)
 
     def load(self, position: int, state: Mapping[str, Tensor]) -> None:
-        for block, tensors in enumerate(self._states):
-            for name, tensor in tensors.items():
-                stored = state.get(f"{block}.{name}")
-                if stored is not None:
-                    tensor[position].copy_(stored)
+        for tensors, shapes in zip(self._states, self._shapes, strict=True):
+            joined = self._update.join_row_state(state, shapes)
+            self._update.write_row_state(tensors, position, joined)
         self.keep(position)
 
     def save(self, position: int) -> Tensors:
-        return {
-            f"{block}.{name}": tensor[position].detach().cpu().clone()
-            for block, tensors in enumerate(self._states)
-            for name, tensor in tensors.items()
-        }
+        """In torch's own form, so that a row may be trained alone another time."""
+        saved: Tensors = {}
+        for tensors, shapes in zip(self._states, self._shapes, strict=True):
+            row = self._update.row_state(tensors, position)
+            saved |= self._update.split_row_state(row, shapes)
+        return {name: tensor.cpu() for name, tensor in saved.items()}
 
     def keep(self, position: int) -> None:
         for kept, state in zip(self._kept, self._states, strict=True):
@@ -162,7 +162,7 @@ class _PerRowGroup:
         self._kept: list[Tensors] = [{} for _ in rows]
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        views = view_gradients(self._layout, gradients)
+        views = self._layout.unflatten_trainable(gradients)
         for row, parameters, optimizer in zip(
             self._rows, self._parameters, self._optimizers, strict=True
         ):
@@ -191,30 +191,14 @@ class _PerRowGroup:
         )
 
 
-def flatten_gradients(layout: Layout, gradients: Mapping[str, Tensor]) -> list[Tensor]:
-    """Lay gradients out as ``Matrix.trainable`` does: one (rows, n_trainable) per block."""
+def _block_shapes(layout: Layout) -> list[dict[int, tuple[int, ...]]]:
+    """For each block that trains: the number of each parameter in it, and its shape."""
     return [
-        torch.cat([gradients[entry.name].flatten(1) for entry in entries], dim=1)
-        for entries in _trainable_entries(layout)
-    ]
-
-
-def view_gradients(layout: Layout, flat: Sequence[Tensor]) -> Tensors:
-    """The inverse of ``flatten_gradients``: name -> (rows, *shape) view."""
-    return {
-        entry.name: block[:, entry.offset : entry.offset + entry.size].view(-1, *entry.shape)
-        for block, entries in zip(flat, _trainable_entries(layout), strict=True)
-        for entry in entries
-    }
-
-
-def _trainable_entries(layout: Layout) -> list[list[Entry]]:
-    """The trainable entries of each block that has any, by column."""
-    return [
-        sorted(
-            (entry for entry in layout.of_kind("parameter") if entry.dtype == block.dtype),
-            key=lambda entry: entry.offset,
-        )
+        {
+            number: entry.shape
+            for number, entry in enumerate(layout.of_kind("parameter"))
+            if entry.dtype == block.dtype
+        }
         for block in layout.blocks
         if block.n_trainable > 0
     ]

@@ -136,7 +136,8 @@ class SupervisedTask(Task):
             return
         n_seen = 0
         for inputs, targets in self.train.batches(device):
-            if n_seen >= _CALIBRATION_EXAMPLES:
+            is_alone = n_seen > 0 and len(targets) == 1  # of which there are no statistics
+            if n_seen >= _CALIBRATION_EXAMPLES or is_alone:
                 return
             yield inputs, targets
             n_seen += len(targets)

@@ -92,9 +92,7 @@ def test_hyperparameters_are_inherited_with_a_change() -> None:
         assert child is not None
         parent = child
         everyone = {one.reference: one for one in population.individuals()}
-        while parent.first_parent is not None and (
-            parent is child or parent.reference.round > 0
-        ):
+        while parent.first_parent is not None and (parent is child or parent.reference.round > 0):
             parent = everyone[parent.first_parent]
         assert trial.params["optimizer"] == parent.hyperparameters["optimizer"]
         ratio = trial.params["lr"] / parent.hyperparameters["lr"]

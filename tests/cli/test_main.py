@@ -1,0 +1,103 @@
+"""The command line on real studies."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+from safetensors.torch import load_file
+
+import optuna_esgd as esgd
+from optuna_esgd.cli import main
+from tests.trainer.studies import make_study, make_task
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    study = make_study(storage=esgd.create_storage(url))
+    study.optimize(esgd.ESGDTrainer(make_task()), n_trials=12)
+    return url
+
+
+def execute(url: str, statement: str) -> None:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_verify_finds_a_true_study_true(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", url, "--study", "s"]) == 0
+    assert "True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE esgd_individual SET fitness = fitness + 1 WHERE generation = 1 AND round = 0",
+        "UPDATE esgd_individual SET birth_fitness = birth_fitness - 0.01 WHERE generation = 1",
+        "UPDATE esgd_plan SET certificate = '[0.001, 0.002]' WHERE generation = 1 AND round = 0",
+        "UPDATE esgd_chunk SET payload = zeroblob(length(payload))",
+        "DELETE FROM esgd_individual WHERE generation = 0 AND round = 0 AND number = 1",
+    ],
+)
+def test_verify_finds_lies(url: str, lie: str, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(url, lie)
+    assert main(["verify", url, "--study", "s"]) == 1
+    assert "lies" in capsys.readouterr().out
+
+
+def test_export_writes_safetensors(url: str, tmp_path: Path) -> None:
+    target = tmp_path / "best.safetensors"
+    assert main(["export", url, "--study", "s", "--output", str(target)]) == 0
+    assert set(load_file(target)) == set(make_task().build_model().state_dict())
+
+
+def test_prune_deletes_what_deleted_studies_left(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optuna.delete_study(study_name="s", storage=url)
+    assert main(["prune", url]) == 0
+    assert "Deleted 1 population" in capsys.readouterr().out
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        for table in ("study", "plan", "slot", "individual", "snapshot", "link", "chunk"):
+            rows = connection.execute(f"SELECT COUNT(*) FROM esgd_{table}").fetchone()
+            assert rows == (0,), table
+    connection.close()
+
+
+def test_upgrade_of_a_current_schema_changes_nothing(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["storage", "upgrade", url]) == 0
+    assert main(["verify", url, "--study", "s"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "sqlite:///nowhere.db", "--study", "s"],
+        ["verify", "oracle://user:secret@host/x", "--study", "s"],
+        ["verify", "postgresql://user:secret@127.0.0.1:1/x", "--study", "s"],
+    ],
+)
+def test_errors_are_one_line_without_passwords(
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("optuna-esgd: ")
+    assert len(errors.splitlines()) == 1
+    assert "secret" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_study(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", url, "--study", "unknown"]) == 2
+    assert "unknown" in capsys.readouterr().err

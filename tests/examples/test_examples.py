@@ -1,0 +1,88 @@
+"""The examples run as a user would run them, and print what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "COLUMNS": "140"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found, text
+    return float(found.group(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pair", "pattern"),
+    [
+        ("digits", r"validation: loss ([\d.]+)"),
+        ("objective", r"best validation loss ([\d.]+)"),
+        ("own_loop", r"validation error ([\d.]+)"),
+    ],
+)
+def test_with_us_the_result_is_better_than_plain(pair: str, pattern: str) -> None:
+    plain = number(pattern, run(f"{pair}/plain.py"))
+    with_us = number(pattern, run(f"{pair}/esgd.py"))
+    assert with_us < plain
+
+
+@pytest.mark.slow
+def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    script = [sys.executable, str(EXAMPLES / "digits/demo.py"), "--folder", str(tmp_path)]
+    first = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    database = tmp_path / "esgd.db"
+    deadline = time.monotonic() + 120
+    while _n_finished(database) < 20 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    output, _ = first.communicate(timeout=60)
+    n_before = _n_finished(database)
+    assert 20 <= n_before < 128, output
+    assert "Interrupted" in output
+    assert "Traceback" not in output
+    text = run("digits/demo.py", "--folder", str(tmp_path))
+    left = int(number(r"digits: (\d+) of 128", text))
+    assert left == 128 - n_before
+    assert "Genealogy" in text
+    assert "optuna-dashboard" in text
+    again = run("digits/demo.py", "--folder", str(tmp_path))
+    assert "digits: 0 of 128" in again
+
+
+def _n_finished(database: Path) -> int:
+    """Finished trials of the first study, 0 while there is none."""
+    if not database.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            rows = connection.execute("SELECT COUNT(*) FROM trials WHERE state = 'COMPLETE'")
+            return int(rows.fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        if "connection" in locals():
+            connection.close()
