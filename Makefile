@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # The script that `make demo` runs, with its arguments.
-DEMO ?= examples/digits/demo.py
+DEMO ?= examples/digits_demo.py
 # How many processes test at once; more arguments for pytest.
 WORKERS ?= auto
 PYTEST_ARGS ?=

@@ -24,6 +24,7 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 1.0
+_WAITS_BEFORE_WARNING = 15  # about ten seconds
 
 
 class Workshop(Protocol):
@@ -182,5 +183,11 @@ class WorkLoop:
 
     def _wait(self) -> None:
         """Wait with back-off: others have claimed everything that is open."""
-        time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**self._n_waits))
-        self._n_waits = min(self._n_waits + 1, 16)
+        self._n_waits += 1
+        if self._n_waits == _WAITS_BEFORE_WARNING:
+            _logger.warning(
+                "Waiting for other workers, who have claimed all that is open. If one of them died, "
+                "its lease runs out within %g seconds.",
+                self.configuration.lease_seconds,
+            )
+        time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16)))

@@ -36,7 +36,8 @@ class SupervisedTask(Task):
         metric: ``metric(outputs, targets)``, the mean over a batch: the fitness, in the study's
             direction. The loss if None (then the study must minimise).
         batch_size: Examples per gradient.
-        evaluation_batch_size: Examples per forward pass when scoring; changes speed only.
+        evaluation_batch_size: Examples per forward pass when scoring: speed, and memory, of which
+            a batched cohort takes as much as all of its individuals together.
         precision: ``"float32"``, or ``"bfloat16"`` to run forward and backward passes under
             autocast (weights stay as they are).
         calibration: Examples to re-estimate batch-norm statistics of bred models on; up to 2048
@@ -55,7 +56,7 @@ class SupervisedTask(Task):
         validation: Examples,
         metric: Criterion | None = None,
         batch_size: int | None = None,
-        evaluation_batch_size: int = 1024,
+        evaluation_batch_size: int = 256,
         precision: str = "float32",
         calibration: Arrays | None = None,
     ) -> None:

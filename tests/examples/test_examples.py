@@ -45,14 +45,14 @@ def number(pattern: str, text: str) -> float:
     ],
 )
 def test_with_us_the_result_is_better_than_plain(pair: str, pattern: str) -> None:
-    plain = number(pattern, run(f"{pair}/plain.py"))
-    with_us = number(pattern, run(f"{pair}/esgd.py"))
+    plain = number(pattern, run(f"{pair}_plain.py"))
+    with_us = number(pattern, run(f"{pair}_esgd.py"))
     assert with_us < plain
 
 
 @pytest.mark.slow
 def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    script = [sys.executable, str(EXAMPLES / "digits/demo.py"), "--folder", str(tmp_path)]
+    script = [sys.executable, str(EXAMPLES / "digits_demo.py"), "--folder", str(tmp_path)]
     first = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     database = tmp_path / "esgd.db"
     deadline = time.monotonic() + 120
@@ -64,12 +64,12 @@ def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) ->
     assert 20 <= n_before < 128, output
     assert "Interrupted" in output
     assert "Traceback" not in output
-    text = run("digits/demo.py", "--folder", str(tmp_path))
+    text = run("digits_demo.py", "--folder", str(tmp_path))
     left = int(number(r"digits: (\d+) of 128", text))
     assert left == 128 - n_before
     assert "Genealogy" in text
     assert "optuna-dashboard" in text
-    again = run("digits/demo.py", "--folder", str(tmp_path))
+    again = run("digits_demo.py", "--folder", str(tmp_path))
     assert "digits: 0 of 128" in again
 
 

@@ -1,7 +1,7 @@
-"""Plain PyTorch: one network, one optimizer, settings chosen by hand. Compare with esgd.py."""
+"""Plain PyTorch: one network, settings chosen by hand. Compare with digits_esgd.py."""
 
 import torch
-from digits import build_model, error_rate, load_examples
+from digits_data import build_model, error_rate, load_examples
 from torch import nn
 
 N_EPOCHS = 32

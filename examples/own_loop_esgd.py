@@ -1,8 +1,8 @@
-"""The same loop as a Task of a population. Compare with plain.py."""
+"""The same loop as a Task of a population. Compare with own_loop_plain.py."""
 
 import optuna
 import torch
-from plain import build_model, train_epoch, validation_error
+from own_loop_plain import build_model, train_epoch, validation_error
 from torch import nn
 
 import optuna_esgd as esgd

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import torch
-from digits import build_model, error_rate, load_examples
+from digits_data import build_model, error_rate, load_examples
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table

@@ -1,7 +1,7 @@
-"""The same network, trained as a population by ESGD. Compare with plain.py."""
+"""The same network, trained as a population by ESGD. Compare with digits_plain.py."""
 
 import optuna
-from digits import build_model, error_rate, load_examples
+from digits_data import build_model, error_rate, load_examples
 from torch import nn
 
 import optuna_esgd as esgd

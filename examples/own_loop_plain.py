@@ -1,4 +1,4 @@
-"""Plain PyTorch: a network with a loop of its own, with noisy inputs. Compare with esgd.py."""
+"""Plain PyTorch: a loop of its own, with noisy inputs. Compare with own_loop_esgd.py."""
 
 import torch
 from sklearn.datasets import load_diabetes

@@ -1,11 +1,9 @@
-"""The same objective as one SGD step of a population. Compare with plain.py."""
+"""Plain Optuna: every trial trains a network from scratch. Compare with objective_esgd.py."""
 
 import optuna
 import torch
 from sklearn.datasets import load_breast_cancer
 from torch import nn
-
-import optuna_esgd as esgd
 
 features, labels = load_breast_cancer(return_X_y=True)
 x = torch.tensor((features - features.mean(0)) / features.std(0), dtype=torch.float32)
@@ -34,12 +32,11 @@ def objective(trial: optuna.Trial) -> float:
     lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
     momentum = trial.suggest_float("momentum", 0.5, 0.99)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-    with esgd.sgd_step(trial, model, evaluate, optimizer=optimizer) as step:
-        for _ in step.epochs():
-            train_one_epoch(model, optimizer)
-    return step.fitness
+    for _ in range(20):
+        train_one_epoch(model, optimizer)
+    return evaluate(model)
 
 
-study = optuna.create_study(sampler=esgd.ESGDSampler(population_size=8, n_epochs=4, seed=0))
-study.optimize(objective, n_trials=8 * 5)  # 5 generations of 4 epochs each
+study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+study.optimize(objective, n_trials=8)
 print(f"best validation loss {study.best_value:.4f} with {study.best_params}")
