@@ -91,5 +91,5 @@ def _alike(choice: object, value: object) -> bool:
 def _float_scale(low: float, high: float, *, log: bool, step: float | None) -> Scale:
     if log:
         return "log"
-    is_near_one = step is None and 0 <= low and _NEAR_ONE <= high < 1
+    is_near_one = step is None and low >= 0 and _NEAR_ONE <= high < 1
     return "one_minus" if is_near_one else "linear"

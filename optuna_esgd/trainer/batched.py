@@ -218,9 +218,10 @@ def _reason(attempt: Callable[[], None]) -> str | None:
         except EsgdError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever vmap cannot take, rows can)
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+            return f"{type(error).__name__}: {text.rstrip('.')}"
     slow = [str(one.message) for one in caught if "performance drop" in str(one.message)]
-    return slow[0].split(". ")[0] if slow else None
+    return slow[0].split(". ")[0].rstrip(".") if slow else None
 
 
 def _unpack(result: Any) -> tuple[Tensors, tuple[Tensor, Tensors]]:

@@ -186,8 +186,8 @@ class WorkLoop:
         self._n_waits += 1
         if self._n_waits == _WAITS_BEFORE_WARNING:
             _logger.warning(
-                "Waiting for other workers, who have claimed all that is open. If one of them died, "
-                "its lease runs out within %g seconds.",
+                "Waiting for other workers, who have claimed all that is open. If one of them "
+                "died, its lease runs out within %g seconds.",
                 self.configuration.lease_seconds,
             )
         time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16)))

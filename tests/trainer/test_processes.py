@@ -11,10 +11,10 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from optuna_esgd.store.opening import find_population
-from optuna_esgd.store.verification import verify
 
 import optuna_esgd as esgd
+from optuna_esgd.store.opening import find_population
+from optuna_esgd.store.verification import verify
 from tests.trainer.worker_script import GENERATIONS, POPULATION
 
 ROOT = Path(__file__).parents[2]

@@ -8,12 +8,12 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from optuna_esgd.store.verification import verify
 from torch import Tensor, nn
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError, StudyError, TaskError
 from optuna_esgd.species import SGD, Species
+from optuna_esgd.store.verification import verify
 from optuna_esgd.trainer.results import open_results
 from tests.trainer.models import examples
 from tests.trainer.studies import make_study, make_task
