@@ -147,7 +147,11 @@ def redact(text: str, url: sa.URL) -> str:
         if "pass" in name.lower() or "key" in name.lower() or "secret" in name.lower():
             secrets.extend([values] if isinstance(values, str) else values)
     for secret in secrets:
-        for form in {secret, quote(secret), quote_plus(secret)}:
+        for form in {
+            secret,
+            quote_plus(secret),
+            *(quote(secret, safe=s) for s in ("", "/", " +")),
+        }:
             text = text.replace(form, "***")
     return text
 

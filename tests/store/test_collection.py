@@ -32,6 +32,7 @@ from optuna_esgd.testing.examples import (
     weights_of,
 )
 from optuna_esgd.testing.runs import run
+from tests.databases import Databases
 from tests.store.populations import count_rows, damage, make_population
 
 
@@ -145,7 +146,7 @@ def test_chunk_in_use_cannot_be_deleted(database_url: str) -> None:
 
 
 def test_damage_in_a_later_chunk_is_named(database_url: str) -> None:
-    population = make_population(database_url, {})
+    population = make_population(database_url, example_configuration().to_json())
     finish_generation(population, 0, n_bytes=2 * 2**20 + 100)
     digest = damage(population, Reference(0, 0, 2), position=2)
     with pytest.raises(CorruptionError, match=rf"{digest} \(number 2\).*individual 0\.0\.2"):
@@ -175,12 +176,10 @@ def test_listing_that_was_changed_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
-def test_processes_share_one_run(kind: str, databases: object, tmp_path: Path) -> None:
+def test_processes_share_one_run(kind: str, databases: Databases, tmp_path: Path) -> None:
     """Three workers, races and all; afterwards everything is true."""
-    if kind == "sqlite":
-        url = f"sqlite:///{tmp_path / 'a.db'}"
-    else:
-        url = databases.reused(kind)  # type: ignore[attr-defined]
+    file = f"sqlite:///{tmp_path / 'a.db'}"
+    url = file if kind == "sqlite" else databases.reused(kind)
     configuration = example_configuration(n_generations=5, population_size=6)
     population = make_population(url, configuration.to_json())
     spawn = multiprocessing.get_context("spawn")

@@ -130,7 +130,7 @@ class TestSqlite:
         population = make_population(url, {})
         start(population)
         close_databases()
-        os.chmod(tmp_path / "a.db", 0o444)
+        (tmp_path / "a.db").chmod(0o444)
         assert len(population.individuals()) == 4
 
     def test_names_with_odd_characters(self, tmp_path: Path) -> None:

@@ -49,10 +49,9 @@ def test_living_studies_keep_everything(database_url: str) -> None:
     living, doomed = (
         optuna.create_study(storage=storage, study_name=name) for name in ("living", "doomed")
     )
-    kept, gone = open_small(living), open_small(doomed)
-    start(kept)
+    start(open_small(living))
     before = _counts(database_url)
-    start(gone)
+    start(open_small(doomed))
     optuna.delete_study(study_name="doomed", storage=storage)
     assert prune(storage) == 1
     assert _counts(database_url) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import optuna
@@ -94,7 +95,7 @@ def test_lineage_is_a_table_of_everybody(study: optuna.Study) -> None:
     assert "params_lr" in table
     line = esgd.ancestry(study)
     assert line[0].birth == "founder"
-    for parent, child in zip(line, line[1:], strict=False):
+    for parent, child in itertools.pairwise(line):
         assert parent.reference in child.parents
         assert child.fitness is not None
 
