@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 
 from optuna.distributions import (
     BaseDistribution,
@@ -27,17 +28,24 @@ def to_range(distribution: BaseDistribution) -> Range:
     Raises:
         ConfigurationError: The distribution is of an unknown kind, or its bounds are not finite.
     """
-    match distribution:
-        case FloatDistribution(low=low, high=high, log=log, step=step):
-            return FloatRange(low, high, _float_scale(low, high, log=log, step=step), step)
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            return IntRange(low, high, "log" if log else "linear", step)
-        case CategoricalDistribution(choices=choices):
-            return Choices(choices)
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return _number_range(distribution)
+    if isinstance(distribution, CategoricalDistribution):
+        return Choices(distribution.choices)
     raise ConfigurationError(
         "ESGD knows FloatDistribution, IntDistribution and CategoricalDistribution, got "
         f"{distribution!r}."
     )
+
+
+# Not for choices: distributions over (1, 0) and (True, False) are equal.
+@lru_cache(maxsize=1024)
+def _number_range(distribution: FloatDistribution | IntDistribution) -> FloatRange | IntRange:
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution):
+        return IntRange(low, high, "log" if distribution.log else "linear", distribution.step)
+    scale = _float_scale(low, high, log=distribution.log, step=distribution.step)
+    return FloatRange(low, high, scale, distribution.step)
 
 
 def to_distribution(range_: Range) -> BaseDistribution:

@@ -19,8 +19,8 @@ from optuna_esgd.engine.ports import Explore
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.evolution.mating import Roulette
-from optuna_esgd.evolution.randomness import stream
-from optuna_esgd.evolution.space import Space, Value, resample
+from optuna_esgd.evolution.space import Space, Value
+from optuna_esgd.sampler.births import Births
 from optuna_esgd.sampler.distributions import plain_value, to_range
 from optuna_esgd.sampler.held_slots import HeldSlots
 
@@ -111,6 +111,7 @@ class ESGDSampler(BaseSampler):
         self.slot_values = None
         self.held_slots = HeldSlots()
         self._handed_out: dict[int, dict[str, Value]] = {}
+        self._births = Births(self._configuration)
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings travel; slots and hooks stay with their process."""
@@ -169,8 +170,7 @@ class ESGDSampler(BaseSampler):
         value = self._slot_value(study, trial, param_name, param_distribution)
         if value is not NOT_HANDLED:
             return value
-        rng = stream(self._configuration.seed, trial.number, param_name, "hyperparameter")
-        return resample(to_range(param_distribution), rng)
+        return self._births.find(study, trial).value(param_name, to_range(param_distribution))
 
     def after_trial(
         self,
@@ -181,6 +181,7 @@ class ESGDSampler(BaseSampler):
     ) -> None:
         """Forget the trial; a slot it holds is given back."""
         del state, values
+        self._births.forget(study, trial)
         self.held_slots.release(study, trial.number)
 
     def reseed_rng(self) -> None:

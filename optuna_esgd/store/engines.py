@@ -121,7 +121,7 @@ def open_database(
         if create:
             prepare_sqlite_file(path)
         elif not path.exists():
-            raise StorageError(f"There is no database file {path}.")
+            raise StorageError(f"There is no database file {path}. Check the URL.")
         parsed = parsed.set(database=str(path), query={})
         file = path.stat()
         # A file that was deleted and made again is another database at the same place.
@@ -228,6 +228,8 @@ def prepare_sqlite_file(path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.Error as error:
+        if path.exists() and path.stat().st_size > 0:
+            return  # another process was faster
         raise StorageError(
             f"The database file {path} cannot be made: {error}. Check that its folder exists and "
             "can be written to."

@@ -114,7 +114,7 @@ def _find(study: optuna.Study, store: str | None) -> Population | None:
     uuid = storage.get_study_user_attrs(study._study_id).get(identity.ATTRIBUTE)
     if uuid is None:
         return None
-    database = _database(study, store)
+    database = _database(study, store, create=False)
     if database is None:
         population = _find_in_memory(study, uuid)
     else:
@@ -130,7 +130,7 @@ def _find(study: optuna.Study, store: str | None) -> Population | None:
 
 
 def _create(study: optuna.Study, store: str | None, configuration: Configuration) -> Population:
-    database = _database(study, store)
+    database = _database(study, store, create=True)
     if database is None:
         population = MemoryPopulation(configuration.to_json())
         known = _in_memory.setdefault(unwrap(study._storage), {})
@@ -157,8 +157,10 @@ def _find_in_memory(study: optuna.Study, uuid: str) -> Population:
     return population
 
 
-def _database(study: optuna.Study, store: str | None) -> Database | None:
-    return find_database(study._storage) if store is None else open_database(store)
+def _database(study: optuna.Study, store: str | None, *, create: bool) -> Database | None:
+    if store is None:
+        return find_database(study._storage)
+    return open_database(store, create=create)
 
 
 def _place(study: optuna.Study, store: str | None, database: Database) -> StudyPlace:

@@ -33,7 +33,10 @@ def prune(storage: optuna.storages.BaseStorage, store_url: str | None = None) ->
         StudyError: The storage has no database, and ``store_url`` names none.
         StorageError: The database cannot be reached, or has tables of another version.
     """
-    database = find_database(storage) if store_url is None else open_database(store_url)
+    if store_url is None:
+        database = find_database(storage)
+    else:
+        database = open_database(store_url, create=False)
     if database is None:
         return forget_populations(storage, _claimed(storage.get_all_studies()))
     version = schema.read_version(database)

@@ -170,6 +170,18 @@ individual = _table(
         ondelete="CASCADE",
     ),
     sa.UniqueConstraint("study_uuid", "trial_number"),
+    # Finds the next individual to give to a trial among ten thousand. Partial, where databases
+    # can, or PostgreSQL takes it for the primary key's better half as long as it has no statistics.
+    sa.Index(
+        "ix_esgd_individual_next",
+        "study_uuid",
+        "round",
+        "trial_number",
+        "generation",
+        "number",
+        postgresql_where=sa.text("round = 0 AND trial_number IS NULL"),
+        sqlite_where=sa.text("round = 0 AND trial_number IS NULL"),
+    ),
 )
 
 artifact = _table(

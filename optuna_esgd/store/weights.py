@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 _CODEC = "raw"
 _TRANSACTION_CHUNKS = 16 * 2**20 // CHUNK_BYTES
 _QUERY_DIGESTS = 500
+# Payloads up to here go in the transaction that uses them: one commit instead of two.
+SMALL_BYTES = 4 * 2**20
 
 
 def upload(database: Database, chunks: Iterable[Chunk]) -> None:
@@ -36,7 +38,30 @@ def upload(database: Database, chunks: Iterable[Chunk]) -> None:
     missing = read(database, missing_chunks, wanted)
     # In one order, so that two workers with the same chunks wait for each other at most once.
     for batch in batches(sorted(missing), _TRANSACTION_CHUNKS):
-        write(database, _insert, batch, wanted)
+        write(database, insert_chunks, [wanted[digest] for digest in batch])
+
+
+def are_small(chunks: Iterable[Chunk]) -> bool:
+    """Whether chunks may be inserted along with what uses them."""
+    sizes = {one.digest: len(one.payload) for one in chunks}
+    return sum(sizes.values()) <= SMALL_BYTES
+
+
+def insert_chunks(connection: sa.Connection, chunks: Iterable[Chunk]) -> None:
+    """Store the chunks that are not there yet."""
+    wanted = {one.digest: one for one in chunks}
+    for digest in sorted(missing_chunks(connection, wanted)):
+        payload = wanted[digest].payload
+        # One by one: drivers that join rows into one statement break the server's packet limit.
+        connection.execute(
+            sa.insert(chunk).values(
+                digest=digest,
+                codec=_CODEC,
+                n_bytes=len(payload),
+                payload=bytes(payload),
+                created_at=now_seconds(),
+            )
+        )
 
 
 def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str]:
@@ -160,18 +185,3 @@ def _payloads_in_binary(
             [digests],
         )
         return dict(cursor.fetchall())
-
-
-def _insert(connection: sa.Connection, digests: list[str], wanted: dict[str, Chunk]) -> None:
-    for digest in sorted(missing_chunks(connection, digests)):
-        payload = wanted[digest].payload
-        # One by one: drivers that join rows into one statement break the server's packet limit.
-        connection.execute(
-            sa.insert(chunk).values(
-                digest=digest,
-                codec=_CODEC,
-                n_bytes=len(payload),
-                payload=bytes(payload),
-                created_at=now_seconds(),
-            )
-        )

@@ -68,6 +68,7 @@ class WorkLoop:
         self._explore = explore
         self._workshop = workshop
         self._n_waits = 0
+        self._has_rivals = False
 
     def decide(self) -> Action:
         """Read the facts and decide."""
@@ -171,18 +172,23 @@ class WorkLoop:
         return self._workshop.evaluate(cohort, best_fitness=best)
 
     def _claim(self, slots: Sequence[Slot]) -> Claim | None:
-        """Try the slots in an order of this worker's own, so that workers rarely collide."""
-        start = hash(worker_name()) % len(slots)
+        """Try the slots in turn; once there are rivals, beginning at a place of this worker's own.
+
+        So workers rarely collide, and a worker alone goes by number.
+        """
+        start = hash(worker_name()) % len(slots) if self._has_rivals else 0
         for slot in (*slots[start:], *slots[:start]):
             claim = self.population.claim(
                 slot.key, worker=worker_name(), lease_seconds=self.configuration.lease_seconds
             )
             if claim is not None:
                 return claim
+            self._has_rivals = True
         return None
 
     def _wait(self) -> None:
         """Wait with back-off: others have claimed everything that is open."""
+        self._has_rivals = True
         self._n_waits += 1
         if self._n_waits == _WAITS_BEFORE_WARNING:
             _logger.warning(

@@ -118,6 +118,7 @@ def test_chunks_collected_before_the_commit_go_up_again(
     """A collector without grace comes between upload and commit, twice."""
     population = make_population(database_url, {})
     population.commit_plan(example_plan(0))
+    monkeypatch.setattr(weights, "SMALL_BYTES", 0)
     upload = weights.upload
     n_uploads = 0
 
@@ -208,6 +209,7 @@ def _die_before_commit(url: str, uuid: str) -> None:
     population = Doomed(open_database(url), uuid, {})
     claim = take(population, SlotKey(0, 0, 0))
     sizes = (2**20 + 1, 1000)
+    weights.SMALL_BYTES = 0
     ended: list[Outcome] = [
         outcome(number, weights=weights_of(population, Reference(0, 0, number), n_bytes))
         for number, n_bytes in enumerate(sizes)

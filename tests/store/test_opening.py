@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from optuna_esgd.engine.configuration import Settings
-from optuna_esgd.errors import ConfigurationError, StudyError
+from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
 from optuna_esgd.store import tables
 from optuna_esgd.store.engines import open_database
 from optuna_esgd.store.identity import ATTRIBUTE, StudyPlace, create_row
@@ -268,8 +268,12 @@ class TestOtherPlaces:
     def test_wrong_store_is_refused(self, tmp_path: Path) -> None:
         study = _new_study(tmp_path)
         open_small(study)
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+        with pytest.raises(StorageError, match="no database file"):
+            open_small(_reload(study, tmp_path), store=other)
+        create_storage(other)
         with pytest.raises(StudyError, match="live in another database"):
-            open_small(_reload(study, tmp_path), store=f"sqlite:///{tmp_path / 'other.db'}")
+            open_small(_reload(study, tmp_path), store=other)
 
     def test_file_made_by_optuna_alone_is_as_good(self, tmp_path: Path) -> None:
         study = optuna.create_study(storage=optuna.storages.RDBStorage(_url(tmp_path)))

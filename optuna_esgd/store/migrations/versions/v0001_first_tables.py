@@ -184,6 +184,13 @@ def _create_individual() -> None:
             "study_uuid", "trial_number", name="uq_esgd_individual_study_uuid_trial_number"
         ),
     )
+    op.create_index(
+        "ix_esgd_individual_next",
+        "esgd_individual",
+        ["study_uuid", "round", "trial_number", "generation", "number"],
+        postgresql_where=sa.text("round = 0 AND trial_number IS NULL"),
+        sqlite_where=sa.text("round = 0 AND trial_number IS NULL"),
+    )
     for column in ("weights", "optimizer_state"):
         op.create_index(f"ix_esgd_individual_{column}", "esgd_individual", [column])
 

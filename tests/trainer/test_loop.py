@@ -1,0 +1,139 @@
+"""The work loop at its edges: lost leases, interruptions, failures, waiting."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from optuna_esgd.engine.actions import Train
+from optuna_esgd.engine.configuration import Settings
+from optuna_esgd.engine.explore import explore_nothing
+from optuna_esgd.engine.individual import Individual
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.store.memory import MemoryPopulation
+from optuna_esgd.trainer.lease import keep_lease
+from optuna_esgd.trainer.loop import WorkLoop
+
+CONFIGURATION = Settings(population_size=2, n_offspring=2, n_generations=2, lease_seconds=0.3)
+
+
+class Workshop:
+    """Trains by a function of the test's."""
+
+    def __init__(self, train: Callable[[Sequence[Individual]], list[Outcome]]) -> None:
+        self.train = train
+        self.kept: list[Individual] = []
+
+    def evaluate(
+        self, offspring: Sequence[Individual], *, best_fitness: float
+    ) -> list[Outcome]:
+        return [Outcome(number=one.reference.number, fitness=9.0) for one in offspring]
+
+    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        self.kept += individuals
+        return trained(individuals)
+
+
+def trained(individuals: Sequence[Individual]) -> list[Outcome]:
+    weights = Snapshot(b"{}", b"")
+    return [
+        Outcome(number=one.reference.number, fitness=1.0, birth_fitness=2.0, weights=weights)
+        for one in individuals
+    ]
+
+
+def make_loop(
+    train: Callable[[Sequence[Individual]], list[Outcome]] = trained,
+    population: MemoryPopulation | None = None,
+) -> WorkLoop:
+    configuration = CONFIGURATION.configure(seed=0, cohort_size=1, maximize=False)
+    if population is None:
+        population = MemoryPopulation(configuration.to_json())
+    return WorkLoop(population, configuration, explore_nothing, Workshop(train))
+
+
+def begin(loop: WorkLoop) -> Train:
+    loop.act(loop.decide())
+    action = loop.decide()
+    assert isinstance(action, Train)
+    return action
+
+
+def test_work_whose_lease_was_lost_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    def slow(individuals: Sequence[Individual]) -> list[Outcome]:
+        key = next(s.key for s in loop.population.slots() if s.state == "claimed")
+        held = loop.population.slots()[key.cohort]
+        loop.population._slots[key].lease_until = 0.0
+        assert loop.population.claim(key, worker="thief", lease_seconds=60)
+        assert held.attempt == 1
+        return trained(individuals)
+
+    loop = make_loop(slow)
+    with caplog.at_level(logging.WARNING):
+        loop.act(Train(begin(loop).slots[:1]))
+    assert "ran out before its work was done" in caplog.text
+    assert all(one.fitness is None for one in loop.population.individuals())
+
+
+def test_an_interruption_gives_the_slot_back_without_counting() -> None:
+    def interrupted(individuals: Sequence[Individual]) -> list[Outcome]:
+        raise KeyboardInterrupt
+
+    loop = make_loop(interrupted)
+    action = begin(loop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.act(action)
+    assert all(slot.is_claimable and slot.n_failures == 0 for slot in loop.population.slots())
+
+
+def test_a_failure_is_kept_with_its_traceback_and_births_stand_after_three() -> None:
+    def failing(individuals: Sequence[Individual]) -> list[Outcome]:
+        raise ValueError("out of cheese")
+
+    loop = make_loop(failing)
+    action = Train(begin(loop).slots[:1])
+    for _ in range(3):
+        with pytest.raises(ValueError, match="cheese"):
+            loop.act(Train((loop.population.slots()[0],)))
+    assert "out of cheese" in loop.population.slot_failure(action.slots[0].key)
+    loop.act(Train((loop.population.slots()[0],)))
+    assert loop.population.slots()[0].state == "finished"
+
+
+def test_next_individual_ends_with_the_last_generation() -> None:
+    loop = make_loop()
+    given = [loop.next_individual(number) for number in range(6)]
+    references = [one.reference for one in given if one is not None]
+    assert references == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
+    assert given[4:] == [None, None]
+    assert {one.fitness for one in loop.population.individuals()} == {1.0, 9.0}
+
+
+def test_waiting_is_announced_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    loop = make_loop()
+    for slot in begin(loop).slots:
+        loop.population.claim(slot.key, worker="other", lease_seconds=60)
+    for _ in range(40):
+        assert loop.act(loop.decide())
+    assert caplog.text.count("Waiting for other workers") == 1
+
+
+def test_a_lease_is_kept_while_the_work_goes_on() -> None:
+    loop = make_loop()
+    key = begin(loop).slots[0].key
+    claim = loop.population.claim(key, worker="me", lease_seconds=0.3)
+    assert claim is not None
+    n_threads = threading.active_count()
+    with keep_lease(loop.population, claim, 0.3):
+        time.sleep(0.7)
+        assert loop.population.claim(key, worker="thief", lease_seconds=0.3) is None
+    assert threading.active_count() == n_threads
+    time.sleep(0.4)
+    assert loop.population.claim(key, worker="thief", lease_seconds=0.3) is not None
