@@ -126,10 +126,10 @@ class Population(Protocol):
         ...
 
     def best(self) -> Individual | None:
-        """The finished individual with the lowest fitness; the earliest among equals.
+        """The stored individual with the lowest fitness; the earliest among equals.
 
-        An offspring counts only while it can be bred again, that is in the latest generation
-        that has evolution rounds.
+        Offspring are among them only if they beat everyone alive when they were scored: then
+        their weights were stored.
         """
         ...
 

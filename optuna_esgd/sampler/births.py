@@ -54,9 +54,10 @@ class Births:
 
     def forget(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Forget a trial that has ended."""
-        births = self._of_study(study)
         with self._lock:
-            births.by_trial.pop(trial.number, None)
+            births = self._studies.get(study._storage, {}).get(study._study_id)
+            if births is not None:
+                births.by_trial.pop(trial.number, None)
 
     def _of_study(self, study: optuna.Study) -> _StudyBirths:
         with self._lock:

@@ -11,6 +11,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import Trial
 
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Scale, Value
@@ -32,18 +33,16 @@ def to_range(distribution: BaseDistribution) -> Range:
         return _number_range(distribution)
     if isinstance(distribution, CategoricalDistribution):
         return Choices(distribution.choices)
-    raise ConfigurationError(
-        "ESGD knows FloatDistribution, IntDistribution and CategoricalDistribution, got "
-        f"{distribution!r}."
-    )
+    raise _unknown_kind(distribution)
 
 
 # Not for choices: distributions over (1, 0) and (True, False) are equal.
 @lru_cache(maxsize=1024)
 def _number_range(distribution: FloatDistribution | IntDistribution) -> FloatRange | IntRange:
-    low, high = distribution.low, distribution.high
     if isinstance(distribution, IntDistribution):
-        return IntRange(low, high, "log" if distribution.log else "linear", distribution.step)
+        scale: Scale = "log" if distribution.log else "linear"
+        return IntRange(distribution.low, distribution.high, scale, distribution.step)
+    low, high = distribution.low, distribution.high
     scale = _float_scale(low, high, log=distribution.log, step=distribution.step)
     return FloatRange(low, high, scale, distribution.step)
 
@@ -67,6 +66,21 @@ def to_distribution(range_: Range) -> BaseDistribution:
         case IntRange(low, high, scale, step):
             is_log = scale == "log" and step == 1
             return IntDistribution(low, high - (high - low) % step, log=is_log, step=step)
+
+
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
+    """Suggest a value over a distribution through Optuna's public methods."""
+    value: Value
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            value = trial.suggest_float(name, low, high, log=log, step=step)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            value = trial.suggest_int(name, low, high, log=log, step=step)
+        case CategoricalDistribution(choices=choices):
+            value = trial.suggest_categorical(name, choices)
+        case _:
+            raise _unknown_kind(distribution)
+    return value
 
 
 def contains(distribution: BaseDistribution, value: object) -> bool:
@@ -101,3 +115,10 @@ def _float_scale(low: float, high: float, *, log: bool, step: float | None) -> S
         return "log"
     is_near_one = step is None and low >= 0 and _NEAR_ONE <= high < 1
     return "one_minus" if is_near_one else "linear"
+
+
+def _unknown_kind(distribution: BaseDistribution) -> ConfigurationError:
+    return ConfigurationError(
+        "ESGD knows FloatDistribution, IntDistribution and CategoricalDistribution, got "
+        f"{distribution!r}."
+    )

@@ -23,6 +23,7 @@ from optuna_esgd.evolution.space import Space, Value
 from optuna_esgd.sampler.births import Births
 from optuna_esgd.sampler.distributions import plain_value, to_range
 from optuna_esgd.sampler.held_slots import HeldSlots
+from optuna_esgd.sampler.proposals import ExploreSampler
 
 
 class NotHandled(Enum):
@@ -34,22 +35,92 @@ class NotHandled(Enum):
 NOT_HANDLED: Final = NotHandled.NOT_HANDLED
 """What a ``slot_values`` hook returns for a trial it does not know: None is a value."""
 
+_OF_THIS_PROCESS = frozenset({"slot_values", "held_slots", "_handed_out", "_births"})
+
 SlotValues: TypeAlias = Callable[
     [optuna.Study, FrozenTrial, str, BaseDistribution], Value | NotHandled
 ]
 
 
 class ESGDSampler(BaseSampler):
-    """Evolves a study's trials as a population (Cui et al. 2018).
+    """Sampler of a study whose trials evolve as a population (Cui et al. 2018).
+
+    With an ``ESGDTrainer``, or with ``esgd.sgd_step`` in an objective, the trials are neural
+    networks that coevolve under different optimizers; the sampler carries the settings of the run
+    and answers ``trial.suggest_*`` with the values of the network that the trial stands for.
+
+    With any other objective the hyperparameters themselves evolve: ``population_size`` founders
+    spread over the whole space, then offspring of the best finished trials (the best ``n_elites``
+    of all, and some of the newest at random). Conditional and dynamic spaces, parallel and
+    distributed runs, ``enqueue_trial`` and ``PartialFixedSampler`` all work; failed and pruned
+    trials are passed over, and trials that violate a constraint never become parents while there
+    are others. Studies have one objective.
+
+    Every draw has its own random stream, addressed by seed, trial and parameter: with a seed, the
+    same trials come again whenever they run one after another, and parallel workers may share
+    one seed.
 
     Example:
+        Evolve the hyperparameters of any objective.
+
         >>> import optuna
         >>> from optuna_esgd import ESGDSampler
         >>> def objective(trial):
         ...     x = trial.suggest_float("x", -5, 5)
-        ...     return x**2
+        ...     y = trial.suggest_float("y", -5, 5)
+        ...     return (x - 1) ** 2 + (y + 2) ** 2
         >>> study = optuna.create_study(sampler=ESGDSampler(seed=0))
         >>> study.optimize(objective, n_trials=100)
+
+        Train a population of networks for 20 generations.
+
+        >>> study = optuna.create_study(sampler=ESGDSampler(seed=0))  # doctest: +SKIP
+        >>> study.optimize(ESGDTrainer(task), n_trials=16 * 20)  # doctest: +SKIP
+
+    Args:
+        population_size: μ, how many individuals are alive; at least 2.
+        preset: What the settings left at None are: ``"coevolve"``, where hyperparameters and
+            optimizer state are inherited, or ``"paper"``, where they are drawn anew in each
+            generation. Concerns training only.
+        seed: Root of every random draw; None for a seed that differs from study to study (with
+            weights) or from sampler to sampler (without).
+        n_offspring: λ, offspring bred in each evolution round; 4 μ if None. Without weights, how
+            far selection looks back: it sees the newest μ + λ trials.
+        n_parents: ρ, parents of each offspring, averaged; at most μ.
+        n_elites: m, how many of the best always survive; 0.6 μ if None.
+        mutation_scale: σ_0, standard deviation of the first generation's mutations; σ_k = σ_0 / k.
+            Of weights in their own unit, of hyperparameters as a share of their range.
+        roulette: Parents' sectors on the wheel: linear in ``"rank"``, or ``"inverse"`` to the
+            fitness as in the paper.
+        n_epochs: K_s, epochs in one SGD step; 4 (``"coevolve"``) or 1 (``"paper"``) if None.
+        n_evolution_rounds: K_v, evolution rounds in one generation. Concerns training only.
+        n_generations: K, after which a trainer stops the study; None for as long as trials are
+            asked for. Concerns training only.
+        back_off: When an SGD step returns to an earlier point: ``"best"`` goes through all epochs
+            and returns to the best point, ``"step"`` undoes every epoch that made it worse; as
+            the preset says if None.
+        explore: How a network's hyperparameters come from its parent's: ``"perturb"`` them,
+            ``"resample"`` from the whole space, or take the proposal of any Optuna sampler, which
+            sees what past individuals gained from theirs (TPE, GP, ...); as the preset says if
+            None. Concerns training only.
+        resample_probability: Chance that an inherited choice is drawn anew (of a number, without
+            weights: a tenth of it).
+        inherit_optimizer_state: Whether momentum and the like are inherited while the species
+            stays the same; as the preset says if None.
+        learning_rate_decay: Factor per generation on both bounds of learning rates' range; as the
+            preset says if None.
+        max_tries: Failures of user code after which an individual keeps its birth weights.
+        lease_seconds: How long a silent worker keeps an individual from the others.
+
+    Attributes:
+        settings: What was set, as the trainer reads it.
+        explore_sampler: The Optuna sampler given as ``explore``, if one was.
+        slot_values: Process-level hook: asked first for the value of a parameter, with the study,
+            the trial, the parameter's name and distribution. Not pickled.
+
+    Raises:
+        ConfigurationError: A setting is of the wrong type or out of range; also (it is a
+            ``ValueError``) when the study has several objectives, at the first parameter.
     """
 
     slot_values: SlotValues | None = None
@@ -77,9 +148,8 @@ class ESGDSampler(BaseSampler):
         lease_seconds: float = 60.0,
     ) -> None:
         self.explore_sampler = explore if isinstance(explore, BaseSampler) else None
-        explore_name: ExploreName | None = (
-            "sampler" if isinstance(explore, BaseSampler) else _explore_name(explore)
-        )
+        if not isinstance(preset, str):
+            raise ConfigurationError(f"preset must be 'coevolve' or 'paper', got {preset!r}.")
         self.settings = Settings(
             population_size=population_size,
             preset=preset,
@@ -93,7 +163,7 @@ class ESGDSampler(BaseSampler):
             n_evolution_rounds=n_evolution_rounds,
             n_generations=n_generations,
             back_off=back_off,
-            explore=explore_name,
+            explore=_explore_name(explore),
             resample_probability=resample_probability,
             inherit_optimizer_state=inherit_optimizer_state,
             learning_rate_decay=learning_rate_decay,
@@ -114,10 +184,8 @@ class ESGDSampler(BaseSampler):
         self._births = Births(self._configuration)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings travel; slots and hooks stay with their process."""
-        return {
-            name: getattr(self, name) for name in ("settings", "explore_sampler", "_configuration")
-        }
+        """Settings and seed travel to other processes; slots, births and hooks do not."""
+        return {name: one for name, one in self.__dict__.items() if name not in _OF_THIS_PROCESS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -138,8 +206,9 @@ class ESGDSampler(BaseSampler):
         history: Callable[[], Sequence[Individual]],
     ) -> Explore:
         """Where the hyperparameters of new individuals with weights come from."""
-        del history
-        return ExploreSpaces(configuration, spaces)
+        if self.explore_sampler is None:
+            return ExploreSpaces(configuration, spaces)
+        return ExploreSampler(configuration, spaces, self.explore_sampler, history)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -227,10 +296,13 @@ def unwrap(sampler: BaseSampler) -> ESGDSampler | None:
     return inner
 
 
-def _explore_name(explore: object) -> Any:
-    """Leave the two names; anything else is refused here, since ``"sampler"`` is not for users."""
-    if explore in ("perturb", "resample", None):
-        return explore
+def _explore_name(explore: object) -> ExploreName | None:
+    """What the settings call it; ``"sampler"`` itself is not for users."""
+    match explore:
+        case BaseSampler():
+            return "sampler"
+        case None | "perturb" | "resample":
+            return explore
     raise ConfigurationError(
         f"explore must be 'perturb', 'resample' or an Optuna sampler, got {explore!r}."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.engine.individual import Individual
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
 from optuna_esgd.store.rows import has_key, individual_of
@@ -49,16 +49,11 @@ def sweep(database: Database, *, grace_seconds: float = GRACE_SECONDS) -> int:
     )
 
 
-def best(
-    connection: sa.Connection, study_uuid: str, *, only_stored: bool = False
-) -> Individual | None:
-    """The finished individual with the lowest fitness; see ``Population.best``."""
-    mine = individual.c.study_uuid == study_uuid
-    bred = sa.select(sa.func.max(individual.c.generation)).where(mine, individual.c.round > 0)
+def best(connection: sa.Connection, study_uuid: str) -> Individual | None:
+    """The stored individual with the lowest fitness; see ``Population.best``."""
     query = (
         sa.select(individual)
-        .where(mine, individual.c.finished)
-        .where(sa.or_(individual.c.round == 0, individual.c.generation == bred.scalar_subquery()))
+        .where(individual.c.study_uuid == study_uuid, individual.c.weights.is_not(None))
         .order_by(
             individual.c.diverged,
             individual.c.fitness,
@@ -68,8 +63,6 @@ def best(
         )
         .limit(1)
     )
-    if only_stored:
-        query = query.where(individual.c.weights.is_not(None))
     row = connection.execute(query).one_or_none()
     return None if row is None else individual_of(row)
 
@@ -105,16 +98,12 @@ def _let_go(connection: sa.Connection, study_uuid: str) -> None:
         .where(is_old, individual.c.optimizer_state.is_not(None))
         .values(optimizer_state=None)
     )
-    # The best offspring has no weights of its own; should it not survive, the best one that has
-    # weights is the best again.
-    kept: set[Reference] = set()
-    for only_stored in (False, True):
-        one = best(connection, study_uuid, only_stored=only_stored)
-        kept |= set() if one is None else {one.reference}
+    one = best(connection, study_uuid)
+    is_best = sa.false() if one is None else has_key(individual, study_uuid, one.reference)
     connection.execute(
         sa.update(individual)
-        .where(is_old, individual.c.weights.is_not(None), sa.not_(individual.c.pinned))
-        .where(*(sa.not_(has_key(individual, study_uuid, key)) for key in kept))
+        .where(is_old, individual.c.weights.is_not(None))
+        .where(sa.not_(individual.c.pinned), sa.not_(is_best))
         .values(weights=None)
     )
 

@@ -217,7 +217,7 @@ class MemoryPopulation:
             return None if reference is None else self._individuals[reference]
 
     def best(self) -> Individual | None:
-        """The finished individual with the lowest fitness; the earliest among equals."""
+        """The stored individual with the lowest fitness; the earliest among equals."""
         return best_of(self.individuals())
 
     def certificates(self) -> dict[int, tuple[float, ...]]:
@@ -250,10 +250,10 @@ class MemoryPopulation:
         with self._lock:
             before = self.stored_bytes()
             first = max(self._plans, default=(0, 0))[0] - 1
-            trained = [one for one in self.individuals() if one.reference in self._weights]
-            best = {one.reference for one in (self.best(), best_of(trained)) if one is not None}
+            best = self.best()
+            kept = self._pinned | ({best.reference} if best is not None else set())
             for reference in [*self._weights]:
-                if reference.generation < first and reference not in self._pinned | best:
+                if reference.generation < first and reference not in kept:
                     del self._weights[reference]
                     one = self._individuals[reference]
                     self._individuals[reference] = replace(one, is_stored=False)

@@ -54,15 +54,9 @@ def apply_outcome(
 
 
 def best_of(everyone: Iterable[Individual]) -> Individual | None:
-    """The finished individual with the lowest fitness; see ``Population.best``."""
-    individuals = list(everyone)
-    bred = max((one.reference.generation for one in individuals if one.reference.round), default=0)
-    candidates = [
-        one
-        for one in individuals
-        if one.fitness is not None and (one.reference.round == 0 or one.reference[0] == bred)
-    ]
-    return min(candidates, key=_fitness_then_age, default=None)
+    """The stored individual with the lowest fitness; see ``Population.best``."""
+    stored = (one for one in everyone if one.is_stored)
+    return min(stored, key=_fitness_then_age, default=None)
 
 
 def weights_not_found(reference: Reference, individual: Individual | None) -> WeightsNotFoundError:

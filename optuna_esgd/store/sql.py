@@ -169,7 +169,7 @@ class SqlPopulation:
         return read(self._database, self._of_trial, trial_number)
 
     def best(self) -> Individual | None:
-        """The finished individual with the lowest fitness; the earliest among equals."""
+        """The stored individual with the lowest fitness; the earliest among equals."""
         return read(self._database, collection.best, self._uuid)
 
     def certificates(self) -> dict[int, tuple[float, ...]]:
@@ -276,13 +276,22 @@ class SqlPopulation:
         if is_small:
             weights.insert_chunks(connection, chunks)
         weights.insert_snapshots(connection, (packed for one in ended for packed in one.packed))
-        for one in ended:
-            connection.execute(
-                sa.update(individual)
-                .where(has_key(individual, self._uuid, one.reference))
-                .values(**one.values)
-            )
+        self._write_outcomes(connection, ended)
         return True
+
+    def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:
+        """One statement for all rows that change in the same columns."""
+        keys = ("generation", "round", "number")
+        query = sa.update(individual).where(individual.c.study_uuid == self._uuid)
+        for key in keys:
+            query = query.where(individual.c[key] == sa.bindparam(f"key_{key}"))
+        groups: dict[tuple[str, ...], list[Values]] = {}
+        for one in ended:
+            row = {f"key_{key}": part for key, part in zip(keys, one.reference, strict=True)}
+            groups.setdefault(tuple(one.values), []).append({**row, **one.values})
+        for columns, rows in groups.items():
+            values = {column: sa.bindparam(column) for column in columns}
+            connection.execute(query.values(values), rows)
 
     def _assign(self, connection: sa.Connection, trial_number: int) -> Individual | None:
         given = self._of_trial(connection, trial_number)

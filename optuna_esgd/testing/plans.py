@@ -14,7 +14,13 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import Value
 from optuna_esgd.testing.base import Contract
-from optuna_esgd.testing.examples import example_plan, finish_generation, outcome, take
+from optuna_esgd.testing.examples import (
+    example_plan,
+    example_snapshot,
+    finish_generation,
+    outcome,
+    take,
+)
 
 _LAYOUT = '{"aliases":{},"tensors":[["body.weight",[3,4],"F32","parameter"]]}'
 _OTHER_LAYOUT = '{"aliases":{},"tensors":[["body.weight",[3,5],"F32","parameter"]]}'
@@ -145,23 +151,17 @@ class PlanContract(Contract):
         assert best is not None
         assert (best.reference, best.fitness) == (Reference(0, 0, 0), math.inf)
 
-    def test_offspring_is_best_only_while_it_can_be_bred(self, population: Population) -> None:
-        """In the latest generation that has offspring, that is."""
+    def test_offspring_is_best_only_with_weights_of_its_own(self, population: Population) -> None:
+        """Others would have to be bred again, and cannot be once their parents are collected."""
         finish_generation(population, 0, fitness=(5.0, 6.0, 7.0, 8.0))
         population.commit_plan(example_plan(0, round_=1))
         claim = take(population, SlotKey(0, 1, 0))
-        assert population.finish(claim, [outcome(0, 1.0), outcome(1, 9.0)])
+        weights = example_snapshot(population.uuid)
+        ended = [outcome(0, 1.0), outcome(1, 2.0, weights=weights)]
+        assert population.finish(claim, ended)
         best = population.best()
         assert best is not None
-        assert best.reference == Reference(0, 1, 0)
-        population.commit_plan(example_plan(1))
-        best = population.best()
-        assert best is not None
-        assert best.reference == Reference(0, 1, 0)
-        population.commit_plan(example_plan(1, round_=1))
-        best = population.best()
-        assert best is not None
-        assert best.reference == Reference(0, 0, 0)
+        assert best.reference == Reference(0, 1, 1)
 
     def test_layout_of_another_model_is_refused(self, population: Population) -> None:
         """The message names the tensor that differs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from typing import Any
 
 import optuna
 import pytest
@@ -155,12 +156,17 @@ def _describe_tables(connection: sa.Connection) -> dict[str, object]:
             sorted(inspector.get_foreign_keys(name), key=str),
             sorted(inspector.get_unique_constraints(name), key=str),
             sorted(inspector.get_check_constraints(name), key=str),
-            sorted(inspector.get_indexes(name), key=str),
+            sorted(_describe_index(index) for index in inspector.get_indexes(name)),
         )
         for name in sorted(inspector.get_table_names())
         if name.startswith(tables.PREFIX)
         for columns in [inspector.get_columns(name)]
     }
+
+
+def _describe_index(index: Any) -> str:
+    options = {name: str(option) for name, option in index.pop("dialect_options", {}).items()}
+    return f"{sorted(index.items())} {sorted(options.items())}"
 
 
 def _describe_optuna(url: str) -> list[object]:
