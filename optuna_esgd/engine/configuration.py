@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -70,6 +70,7 @@ class Configuration:
         maximize: Direction of the study. Inside, fitness is minimised.
         max_tries: Failures of user code after which a slot keeps its birth weights.
         lease_seconds: How long a claim lives without being renewed.
+        species: Name -> what it is and searches, in words; empty where the objective chooses.
     """
 
     population_size: int
@@ -91,11 +92,12 @@ class Configuration:
     maximize: bool
     max_tries: int
     lease_seconds: float
+    species: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers before anything is trained or stored."""
-        for field in fields(self):
-            object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
+        for one in fields(self):
+            object.__setattr__(self, one.name, _plain(one, getattr(self, one.name)))
         mu = self.population_size
         rules: tuple[tuple[str, bool, str], ...] = (
             ("population_size", mu >= 2, "at least 2 (a population coevolves)"),
@@ -139,12 +141,11 @@ class Configuration:
         Raises:
             ConfigurationError: Names every field that differs, with both values.
         """
-        mine = self.to_json()
-        names = [f.name for f in fields(self) if f.name in mine]
-        differing = [name for name in names if stored.get(name) != mine[name]]
+        theirs, mine = _by_name(stored), _by_name(self.to_json())
+        differing = [name for name in {**mine, **theirs} if theirs.get(name) != mine.get(name)]
         if differing:
             details = "; ".join(
-                f"{name} is {stored.get(name)!r} in the study and {mine[name]!r} here"
+                f"{name} is {theirs.get(name)!r} in the study and {mine.get(name)!r} here"
                 for name in differing
             )
             raise ConfigurationError(
@@ -179,13 +180,21 @@ class Settings:
     max_tries: int = 3
     lease_seconds: float = 60.0
 
-    def configure(self, *, seed: int, cohort_size: int | None, maximize: bool) -> Configuration:
+    def configure(
+        self,
+        *,
+        seed: int,
+        cohort_size: int | None,
+        maximize: bool,
+        species: Mapping[str, str] | None = None,
+    ) -> Configuration:
         """Fill in the preset and what only the study knows.
 
         Args:
             seed: Used where the settings name none (the study's stored seed, or a fresh one).
             cohort_size: None for the whole population.
             maximize: Direction of the study.
+            species: Name -> description; None where the objective chooses.
 
         Raises:
             ConfigurationError: A number is out of range.
@@ -194,7 +203,7 @@ class Settings:
             raise ConfigurationError(
                 f"preset must be one of {sorted(PRESETS)}, got {self.preset!r}."
             )
-        types = {field.name: field for field in fields(Configuration)}
+        types = {one.name: one for one in fields(Configuration)}
         mu: int = _plain(types["population_size"], self.population_size)
         defaults: dict[str, Any] = {
             **PRESETS[self.preset],
@@ -203,20 +212,27 @@ class Settings:
             "seed": seed,
         }
         given = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name in types
-            and not (field.default is None and getattr(self, field.name) is None)
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name in types and not (one.default is None and getattr(self, one.name) is None)
         }
         return Configuration(
             **{"n_generations": None, **defaults, **given},
             cohort_size=mu if cohort_size is None else cohort_size,
             maximize=maximize,
+            species=dict(species or {}),
         )
 
 
-def _plain(field: Field[Any], value: Any) -> Any:
-    """Turn a number of any library into Python's own, by the field's declared type.
+def _by_name(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values by name, each species by its own."""
+    values = {name: value for name, value in configuration.items() if name != "species"}
+    described: Mapping[str, str] = configuration.get("species", {})
+    return values | {f"species {name!r}": text for name, text in described.items()}
+
+
+def _plain(declared: Field[Any], value: Any) -> Any:
+    """Turn a number of any library into Python's own, by the declared type.
 
     Raises:
         ConfigurationError: It is not a number of that kind; a bool is none.
@@ -227,11 +243,11 @@ def _plain(field: Field[Any], value: Any) -> Any:
         "float": (Real, float, "a number"),
         "bool": (bool, bool, "True or False"),
     }
-    if field.type not in kinds or (value is None and field.type == "int | None"):
+    if declared.type not in kinds or (value is None and declared.type == "int | None"):
         return value
-    kind, plain, expected = kinds[field.type]
+    kind, plain, expected = kinds[declared.type]
     if not isinstance(value, kind) or (isinstance(value, bool) and plain is not bool):
-        raise ConfigurationError(f"{field.name} must be {expected}, got {value!r}.")
+        raise ConfigurationError(f"{declared.name} must be {expected}, got {value!r}.")
     return plain(value)
 
 

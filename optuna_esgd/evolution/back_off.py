@@ -21,8 +21,9 @@ BackOff = Literal["step", "best"]
 class BackOffRule:
     """Decides, epoch by epoch, what one individual keeps.
 
-    The kept point is the one with ``best_fitness``; whoever trains holds its copy. A diverged
-    point is never kept, not even by one that was diverged at birth: it starts again from there.
+    The kept point is the one with ``best_fitness``; whoever trains holds its copy, and
+    ``n_back_offs`` counts the returns to it. A diverged point is never kept, not even by one that
+    was diverged at birth: it starts again from there.
     """
 
     back_off: BackOff
@@ -41,12 +42,11 @@ class BackOffRule:
         )
         if improved:
             self.best_fitness = fitness
-        else:
-            self.n_back_offs += 1
         return improved
 
     def must_restore(self, *, kept: bool, is_last_epoch: bool) -> bool:
         """Whether training goes on from the kept point instead of the one just reached."""
-        if kept:
+        if kept or not (self.back_off == "step" or is_last_epoch):
             return False
-        return self.back_off == "step" or is_last_epoch
+        self.n_back_offs += 1
+        return True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -22,8 +23,10 @@ from optuna_esgd.evolution.mating import Roulette
 from optuna_esgd.evolution.space import Space, Value
 from optuna_esgd.sampler.births import Births
 from optuna_esgd.sampler.distributions import plain_value, to_range
-from optuna_esgd.sampler.held_slots import HeldSlots
 from optuna_esgd.sampler.proposals import ExploreSampler
+
+if TYPE_CHECKING:
+    from optuna_esgd.sampler.held_slots import HeldSlots
 
 
 class NotHandled(Enum):
@@ -35,7 +38,8 @@ class NotHandled(Enum):
 NOT_HANDLED: Final = NotHandled.NOT_HANDLED
 """What a ``slot_values`` hook returns for a trial it does not know: None is a value."""
 
-_OF_THIS_PROCESS = frozenset({"slot_values", "held_slots", "_handed_out", "_births"})
+_OF_THIS_PROCESS = frozenset({"slot_values", "_held_slots", "_handed_out", "_births"})
+_loading = threading.Lock()
 
 SlotValues: TypeAlias = Callable[
     [optuna.Study, FrozenTrial, str, BaseDistribution], Value | NotHandled
@@ -179,7 +183,7 @@ class ESGDSampler(BaseSampler):
     def _begin_process(self) -> None:
         """Set up what belongs to this process only."""
         self.slot_values = None
-        self.held_slots = HeldSlots()
+        self._held_slots: HeldSlots | None = None
         self._handed_out: dict[int, dict[str, Value]] = {}
         self._births = Births(self._configuration)
 
@@ -190,6 +194,16 @@ class ESGDSampler(BaseSampler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin_process()
+
+    @property
+    def held_slots(self) -> HeldSlots:
+        """Slots of running trials whose objective uses ``sgd_step``; loads the database layer."""
+        from optuna_esgd.sampler.held_slots import HeldSlots  # noqa: PLC0415
+
+        with _loading:
+            if self._held_slots is None:
+                self._held_slots = HeldSlots()
+            return self._held_slots
 
     def hand_out(self, trial_number: int, values: Mapping[str, Value]) -> None:
         """From now on, suggest these values to this trial."""
@@ -249,9 +263,9 @@ class ESGDSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Forget the trial; a slot it holds is given back."""
-        del state, values
+        del values
         self._births.forget(study, trial)
-        self.held_slots.release(study, trial.number)
+        self.held_slots.release(study, trial.number, state)
 
     def reseed_rng(self) -> None:
         """Nothing to do: every draw has its own stream, whichever thread makes it."""
@@ -266,7 +280,7 @@ class ESGDSampler(BaseSampler):
         if value is NOT_HANDLED and trial.number in self._handed_out:
             value = self._handed_value(trial.number, name)
         if value is NOT_HANDLED:
-            held = self.held_slots.find(study, trial.number)
+            held = self.held_slots.find(study, trial.number, self.settings)
             value = NOT_HANDLED if held is None else held.value(name, to_range(distribution))
         if value is NOT_HANDLED:
             return NOT_HANDLED

@@ -2,26 +2,39 @@
 
 With ``esgd.sgd_step`` an objective asks for its hyperparameters before it says what it trains.
 Its slot is therefore claimed at the first ``suggest_*``, so that the values can be inherited from
-the birth parent, and handed over when the step begins.
+the birth parent, and handed over when the step begins. Until then nothing is known of the model:
+where offspring wait to be scored first, the trial goes on without a slot, and gets one when its
+step begins.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import optuna
+from optuna.trial import TrialState
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
-from optuna_esgd.engine.configuration import Configuration
-from optuna_esgd.engine.explore import NOTHING, Nothing, explore_value
+from optuna_esgd.engine.configuration import Configuration, Settings
+from optuna_esgd.engine.decide import decide
+from optuna_esgd.engine.explore import NOTHING, Nothing, explore_nothing, explore_value
 from optuna_esgd.engine.individual import Claim, Individual, Slot
 from optuna_esgd.engine.planning import trained_ancestor
 from optuna_esgd.engine.ports import Population
+from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Range, Value
+from optuna_esgd.sampler.hyperparameter_evolution import Founder
+from optuna_esgd.store import POPULATION_ATTRIBUTE
+from optuna_esgd.store.lease import keep_lease
+
+_logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.05
 
@@ -43,7 +56,7 @@ class GenerationLoop(Protocol):
 
 @dataclass(frozen=True)
 class HeldSlot:
-    """A slot claimed for a trial.
+    """A slot claimed for a trial; its lease is renewed until it is dropped.
 
     Attributes:
         population: Whose slot.
@@ -51,6 +64,7 @@ class HeldSlot:
         claim: To finish or release.
         individual: Who is trained in the slot.
         ancestor: The trained individual whose hyperparameters are inherited; None for founders.
+        lease: Closed when the slot is no longer held.
     """
 
     population: Population
@@ -58,18 +72,23 @@ class HeldSlot:
     claim: Claim
     individual: Individual
     ancestor: Individual | None
+    lease: contextlib.ExitStack
 
     def value(self, name: str, range_: Range) -> Value:
         """The hyperparameter of this name, inherited from the ancestor where it had one."""
+        if self.ancestor is None:
+            return Founder(self.configuration, self.individual.reference.number).value(
+                name, range_
+            )
         inherited: Value | Nothing = NOTHING
-        if self.ancestor is not None and not self._is_drawn_anew:
+        if not self.is_drawn_anew:
             inherited = self.ancestor.hyperparameters.get(name, NOTHING)
         return explore_value(
             self.configuration, self.individual.reference, name, range_, inherited
         )
 
     @property
-    def _is_drawn_anew(self) -> bool:
+    def is_drawn_anew(self) -> bool:
         """Whether all values come from the whole space: always, or with a small probability."""
         generation, number = self.individual.reference.generation, self.individual.reference.number
         rng = stream(self.configuration.seed, generation, number, "species")
@@ -77,25 +96,48 @@ class HeldSlot:
         return self.configuration.explore != "perturb" or is_resampled
 
 
+@dataclass
+class _StudySlots:
+    """What one process holds of one study."""
+
+    loop: GenerationLoop | None = None
+    slots: dict[int, HeldSlot] = field(default_factory=dict)
+    without_slot: int | None = None  # the trial that was last found to have none
+
+
 class HeldSlots:
     """One process's held slots, by study and trial number; safe for the threads of ``n_jobs``."""
 
     def __init__(self) -> None:
-        self._slots: dict[tuple[int, int], HeldSlot] = {}
-        self._loops: dict[int, GenerationLoop] = {}
+        self._studies: WeakKeyDictionary[optuna.storages.BaseStorage, dict[int, _StudySlots]] = (
+            WeakKeyDictionary()
+        )
         self._lock = threading.RLock()
 
-    def find(self, study: optuna.Study, trial_number: int) -> HeldSlot | None:
-        """The slot a trial holds.
+    def find(self, study: optuna.Study, trial_number: int, settings: Settings) -> HeldSlot | None:
+        """The slot a trial holds, claimed now if the study's objective is known to need one.
 
-        A trial of a study whose objective is known to use ``sgd_step`` (one has run in this
-        process) claims one now if it has none.
+        Returns:
+            None for studies without weights, for those an ESGDTrainer trains, and where offspring
+            must be scored before the next slots exist and the model is not known yet.
+
+        Raises:
+            optuna.TrialPruned: All generations are done; the study is told to stop.
+            ConfigurationError: The population was made with other settings.
         """
-        held = self._slots.get((study._study_id, trial_number))
-        loop = self._loops.get(study._study_id)
-        if held is not None or loop is None:
+        mine = self._of(study)
+        held = mine.slots.get(trial_number)
+        if held is not None or mine.without_slot == trial_number:
             return held
-        return self.hold(study, trial_number, loop=loop)
+        with self._lock:
+            if mine.loop is None:
+                mine.loop = _join(study, settings)
+            held = None if mine.loop is None else self._try(study, trial_number, mine.loop)
+            if held is None:
+                mine.without_slot = trial_number
+                if isinstance(mine.loop, _Planner):
+                    mine.loop = None
+            return held
 
     def hold(self, study: optuna.Study, trial_number: int, *, loop: GenerationLoop) -> HeldSlot:
         """The slot a trial holds, claimed now if need be.
@@ -106,58 +148,128 @@ class HeldSlots:
         Raises:
             optuna.TrialPruned: All generations are done; the study is told to stop.
         """
-        key = (study._study_id, trial_number)
         with self._lock:
-            self._loops[study._study_id] = loop
-            while key not in self._slots:
-                held = self._claim(study, trial_number, loop)
-                if held is not None:
-                    self._slots[key] = held
-            return self._slots[key]
+            self._of(study).loop = loop
+            while (held := self._try(study, trial_number, loop)) is None:
+                pass
+            return held
 
-    def release(self, study: optuna.Study, trial_number: int) -> None:
-        """Forget a trial that has ended; its slot is given back if it was not finished."""
-        held = self._slots.pop((study._study_id, trial_number), None)
+    def drop(self, study: optuna.Study, trial_number: int) -> None:
+        """Forget a slot that is finished or given back."""
+        held = self._of(study).slots.pop(trial_number, None)
         if held is not None:
-            held.population.release(held.claim)
+            held.lease.close()
 
-    def _claim(
+    def release(self, study: optuna.Study, trial_number: int, state: TrialState) -> None:
+        """Give back the slot of a trial that ended without its SGD step.
+
+        It counts as a failed try, so that hyperparameters the objective refuses are not handed
+        out for ever; not so if the objective has no SGD step at all.
+        """
+        held = self._of(study).slots.get(trial_number)
+        if held is None:
+            return
+        if state == TrialState.COMPLETE:
+            _logger.warning(
+                "Trial %d ended without esgd.sgd_step, but the study trains a population; its "
+                "individual waits for another trial. Use another study for other objectives.",
+                trial_number,
+            )
+            held.population.release(held.claim)
+        else:
+            failure = f"Trial {trial_number} ended as {state.name} before its SGD step."
+            held.population.release(held.claim, failure=failure)
+        self.drop(study, trial_number)
+
+    def _of(self, study: optuna.Study) -> _StudySlots:
+        with self._lock:
+            studies = self._studies.setdefault(study._storage, {})
+            return studies.setdefault(study._study_id, _StudySlots())
+
+    def _try(
         self, study: optuna.Study, trial_number: int, loop: GenerationLoop
     ) -> HeldSlot | None:
-        match loop.decide():
-            case Train(slots):
-                return self._claim_one(slots, trial_number, loop)
-            case Commit() | Evaluate() as action:
-                loop.act(action)
+        """Claim a slot, doing what stands in between; None where the loop cannot go on."""
+        slots = self._of(study).slots
+        while trial_number not in slots:
+            action = loop.decide()
+            match action:
+                case Train(open_slots):
+                    held = _claim(open_slots, trial_number, loop)
+                    if held is not None:
+                        slots[trial_number] = held
+                    elif isinstance(loop, _Planner):
+                        return None
+                case Stop():
+                    study.stop()
+                    raise optuna.TrialPruned(
+                        f"All {loop.configuration.n_generations} generations are done."
+                    )
+                case _:
+                    if not loop.act(action):
+                        return None
+        return slots[trial_number]
+
+
+class _Planner:
+    """Goes on with a population of which the model is not known yet: plans, and waits."""
+
+    def __init__(self, population: Population, configuration: Configuration) -> None:
+        self.population = population
+        self.configuration = configuration
+
+    def decide(self) -> Action:
+        """Read the facts and decide."""
+        return decide(self.population.facts(), self.configuration, explore_nothing)
+
+    def act(self, action: Action) -> bool:
+        """Commit a plan or wait; False for what needs the model."""
+        match action:
+            case Commit(plan):
+                self.population.commit_plan(plan)
             case Wait():
                 time.sleep(_WAIT_SECONDS)
-            case Stop():
-                study.stop()
-                raise optuna.TrialPruned(
-                    f"All {loop.configuration.n_generations} generations are done."
-                )
-        return None
+            case Train() | Evaluate() | Stop():
+                return False
+        return True
 
-    def _claim_one(
-        self, slots: tuple[Slot, ...], trial_number: int, loop: GenerationLoop
-    ) -> HeldSlot | None:
-        # Founders' values are drawn by number: a trial's own number first keeps runs repeatable.
-        for slot in sorted(slots, key=lambda one: trial_number not in one.numbers):
-            if slot.n_failures >= loop.configuration.max_tries:
-                loop.act(Train((slot,)))  # its birth weights stand
-                return None
-            claim = loop.population.claim(
-                slot.key,
-                worker=f"trial {trial_number}",
-                lease_seconds=loop.configuration.lease_seconds,
-            )
-            if claim is not None:
-                return _held(claim, loop)
+
+def _join(study: optuna.Study, settings: Settings) -> GenerationLoop | None:
+    """Open the study's population if its objective chooses its own hyperparameters."""
+    if POPULATION_ATTRIBUTE not in study._storage.get_study_user_attrs(study._study_id):
         return None
+    # SQLAlchemy only where there are weights.
+    from optuna_esgd.store.opening import find_population, open_population  # noqa: PLC0415
+
+    try:
+        if find_population(study) is None:
+            return None
+    except StudyError:
+        return None  # it lives in a database that only ``sgd_step(store=...)`` knows
+    population, configuration = open_population(study, settings, cohort_size=None)
+    return None if configuration.species else _Planner(population, configuration)
+
+
+def _claim(slots: tuple[Slot, ...], trial_number: int, loop: GenerationLoop) -> HeldSlot | None:
+    # Founders' values are drawn by number: a trial's own number first keeps runs repeatable.
+    for slot in sorted(slots, key=lambda one: trial_number not in one.numbers):
+        if slot.n_failures >= loop.configuration.max_tries:
+            loop.act(Train((slot,)))  # its birth weights stand
+            return None
+        claim = loop.population.claim(
+            slot.key,
+            worker=f"trial {trial_number}",
+            lease_seconds=loop.configuration.lease_seconds,
+        )
+        if claim is not None:
+            return _held(claim, loop)
+    return None
 
 
 def _held(claim: Claim, loop: GenerationLoop) -> HeldSlot:
-    population = loop.population
+    population, seconds = loop.population, loop.configuration.lease_seconds
+    lease = contextlib.ExitStack()
+    lease.enter_context(keep_lease(population, claim, seconds))
     generation = claim.slot.key.generation
     (number,) = claim.slot.numbers
     individual = next(
@@ -167,4 +279,4 @@ def _held(claim: Claim, loop: GenerationLoop) -> HeldSlot:
     )
     before = population.individuals(generation=generation - 1) if generation else ()
     ancestor = trained_ancestor(individual, {one.reference: one for one in before})
-    return HeldSlot(population, loop.configuration, claim, individual, ancestor)
+    return HeldSlot(population, loop.configuration, claim, individual, ancestor, lease)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optuna_esgd.store.storages import create_storage as create_storage
 
-__all__ = ["create_storage"]
+__all__ = ["POPULATION_ATTRIBUTE", "create_storage"]
+
+POPULATION_ATTRIBUTE = "esgd_study"  # of a study: the uuid of its population
 
 
 def __getattr__(name: str) -> object:

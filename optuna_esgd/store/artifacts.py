@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import sqlalchemy as sa
@@ -16,14 +16,16 @@ from optuna_esgd.store.chunks import (
     CHUNK_BYTES,
     Chunk,
     Link,
+    Listing,
     check_chunk,
     digest_of,
+    list_chunks,
     snapshot_digest,
 )
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.collection import sweep
 from optuna_esgd.store.engines import Database, open_database
-from optuna_esgd.store.tables import artifact, snapshot
+from optuna_esgd.store.tables import artifact
 from optuna_esgd.store.transactions import read, write
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class SqlArtifactStore:
             content.seek(start)
             for batch in weights.batches(_cut(content), _BATCH_CHUNKS):
                 weights.upload(self._database, batch)
-                links += [Link(one.digest, len(one.payload)) for one in batch]
+                links += list_chunks(_MANIFEST, batch).links
             if write(self._database, _name, artifact_id, links):
                 return
         raise StorageError(
@@ -115,7 +117,7 @@ class SqlArtifactStore:
 class _Reader(io.RawIOBase):
     """Reads one chunk after the other, and checks it."""
 
-    def __init__(self, database: Database, artifact_id: str, links: list[Link]) -> None:
+    def __init__(self, database: Database, artifact_id: str, links: Sequence[Link]) -> None:
         super().__init__()
         self._database = database
         self._owner = f"artifact {artifact_id!r}"
@@ -171,9 +173,9 @@ def _read_exactly(content: BinaryIO, n_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _links(connection: sa.Connection, artifact_id: str) -> list[Link] | None:
+def _links(connection: sa.Connection, artifact_id: str) -> tuple[Link, ...] | None:
     digest = connection.scalar(_digest_of(artifact_id))
-    return None if digest is None else weights.read_listing(connection, digest)[2]
+    return None if digest is None else weights.read_listing(connection, digest).links
 
 
 def _payload(connection: sa.Connection, link: Link) -> bytes | memoryview | None:
@@ -185,10 +187,8 @@ def _name(connection: sa.Connection, artifact_id: str, links: list[Link]) -> boo
     if weights.missing_chunks(connection, (link.chunk for link in links)):
         return False
     digest = snapshot_digest(_MANIFEST, (link.chunk for link in links))
-    known = sa.select(snapshot.c.digest).where(snapshot.c.digest == digest)
-    if connection.scalar(known) is None:
-        n_bytes = sum(link.n_bytes for link in links)
-        weights.insert_snapshot(connection, digest, _MANIFEST, n_bytes, links)
+    n_bytes = sum(link.n_bytes for link in links)
+    weights.insert_snapshots(connection, [Listing(digest, _MANIFEST, n_bytes, tuple(links))])
     values = {"snapshot": digest, "created_at": now_seconds()}
     if connection.scalar(_digest_of(artifact_id)) is None:
         connection.execute(sa.insert(artifact).values(artifact_id=artifact_id, **values))

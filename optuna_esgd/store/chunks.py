@@ -7,7 +7,7 @@ name. xxh3-128 finds damage, it does not keep out forgers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import xxhash
@@ -35,12 +35,27 @@ class Link:
 
 
 @dataclass(frozen=True)
-class PackedSnapshot:
-    """A snapshot ready to be stored."""
+class Listing:
+    """Everything of a snapshot but its bytes.
+
+    Attributes:
+        digest: The snapshot's name.
+        manifest: What its payload is made of.
+        n_bytes: Size of the payload.
+        links: The payload's chunks, in order.
+    """
 
     digest: str
     manifest: bytes
     n_bytes: int
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
+class PackedSnapshot:
+    """A snapshot ready to be stored."""
+
+    listing: Listing
     chunks: tuple[Chunk, ...]
 
 
@@ -66,11 +81,17 @@ def pack(snapshot: Snapshot) -> PackedSnapshot:
         Chunk(digest_of(part), part)
         for part in (payload[at : at + CHUNK_BYTES] for at in range(0, len(payload), CHUNK_BYTES))
     )
-    return PackedSnapshot(
-        digest=snapshot_digest(snapshot.manifest, [chunk.digest for chunk in chunks]),
-        manifest=bytes(snapshot.manifest),
-        n_bytes=len(payload),
-        chunks=chunks,
+    return PackedSnapshot(list_chunks(bytes(snapshot.manifest), chunks), chunks)
+
+
+def list_chunks(manifest: bytes, chunks: Iterable[Chunk]) -> Listing:
+    """The listing of a snapshot that is made of these chunks."""
+    links = tuple(Link(chunk.digest, len(chunk.payload)) for chunk in chunks)
+    return Listing(
+        digest=snapshot_digest(manifest, (link.chunk for link in links)),
+        manifest=manifest,
+        n_bytes=sum(link.n_bytes for link in links),
+        links=links,
     )
 
 
@@ -95,33 +116,28 @@ def payload_size(manifest: bytes) -> int:
         return -1
 
 
-def check_listing(
-    owner: str, digest: str, manifest: bytes, n_bytes: int, links: Sequence[Link]
-) -> None:
+def check_listing(owner: str, listing: Listing) -> None:
     """Check what is listed of a snapshot before memory for it is allocated.
 
     Args:
         owner: Whose it is, for messages.
-        digest: The snapshot's name.
-        manifest: As stored.
-        n_bytes: Size of the payload as stored.
-        links: Its chunks, in order.
+        listing: As stored.
 
     Raises:
-        CorruptionError: They do not fit together.
+        CorruptionError: It does not fit together.
     """
-    if snapshot_digest(manifest, (link.chunk for link in links)) != digest:
+    links = listing.links
+    if snapshot_digest(listing.manifest, (link.chunk for link in links)) != listing.digest:
         raise CorruptionError(
-            f"The manifest or the list of chunks of {owner} does not match its digest {digest}; "
-            "other individuals are not affected."
+            f"The manifest or the list of chunks of {owner} does not match its digest "
+            f"{listing.digest}; other individuals are not affected."
         )
-    sizes = {payload_size(manifest), n_bytes, sum(link.n_bytes for link in links)}
+    described, linked = payload_size(listing.manifest), sum(link.n_bytes for link in links)
     is_cut_right = all(0 < link.n_bytes <= CHUNK_BYTES for link in links)
-    if len(sizes) != 1 or not is_cut_right:
+    if not described == listing.n_bytes == linked or not is_cut_right:
         raise CorruptionError(
-            f"The sizes stored for {owner} contradict each other: its manifest says "
-            f"{payload_size(manifest)} bytes, its snapshot {n_bytes}, its {len(links)} chunks "
-            f"{sum(link.n_bytes for link in links)}."
+            f"The sizes stored for {owner} contradict each other: its manifest says {described} "
+            f"bytes, its snapshot {listing.n_bytes}, its {len(links)} chunks {linked}."
         )
 
 

@@ -19,12 +19,11 @@ import optuna
 import sqlalchemy as sa
 
 from optuna_esgd.errors import StudyError
+from optuna_esgd.store import POPULATION_ATTRIBUTE
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
 from optuna_esgd.store.tables import plan, study
 from optuna_esgd.store.transactions import read, write
-
-ATTRIBUTE = "esgd_study"
 
 _ADOPTION_SECONDS = 2.0
 _NAME_LENGTH = 512
@@ -48,12 +47,13 @@ class StudyPlace:
 
     def uuid(self) -> str | None:
         """What the user attribute says now."""
-        uuid: str | None = self.storage.get_study_user_attrs(self.study_id).get(ATTRIBUTE)
+        attributes = self.storage.get_study_user_attrs(self.study_id)
+        uuid: str | None = attributes.get(POPULATION_ATTRIBUTE)
         return uuid
 
     def set_uuid(self, uuid: str) -> None:
         """Say which population is this study's."""
-        self.storage.set_study_user_attr(self.study_id, ATTRIBUTE, uuid)
+        self.storage.set_study_user_attr(self.study_id, POPULATION_ATTRIBUTE, uuid)
 
     def has_study(self, study_id: int, uuid: str) -> bool:
         """Whether a study of this id still exists here and claims the same population."""
@@ -61,7 +61,7 @@ class StudyPlace:
             attributes = self.storage.get_study_user_attrs(study_id)
         except KeyError:
             return False
-        return attributes.get(ATTRIBUTE) == uuid
+        return attributes.get(POPULATION_ATTRIBUTE) == uuid
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from optuna_esgd.engine.individual import (
     SlotState,
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.store.chunks import Link, check_chunk, check_listing, pack
+from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
 from optuna_esgd.store.outcomes import (
     apply_outcome,
     best_of,
@@ -62,7 +62,7 @@ class MemoryPopulation:
         self._pinned: set[Reference] = set()
         self._weights: dict[Reference, str] = {}
         self._optimizer_states: dict[Reference, str] = {}
-        self._snapshots: dict[str, _Listing] = {}
+        self._snapshots: dict[str, Listing] = {}
         self._chunks: dict[str, bytes] = {}
 
     @property
@@ -306,17 +306,17 @@ class MemoryPopulation:
         if snapshot is None:
             return None
         packed = pack(snapshot)
-        links = tuple(Link(chunk.digest, len(chunk.payload)) for chunk in packed.chunks)
-        self._snapshots[packed.digest] = _Listing(packed.manifest, packed.n_bytes, links)
+        digest = packed.listing.digest
+        self._snapshots[digest] = packed.listing
         for chunk in packed.chunks:
             if chunk.digest not in self._chunks:
                 self._chunks[chunk.digest] = bytes(chunk.payload)
-        owners[reference] = packed.digest
-        return packed.digest
+        owners[reference] = digest
+        return digest
 
     def _read(self, digest: str, owner: str) -> Snapshot:
         listing = self._snapshots[digest]
-        check_listing(owner, digest, listing.manifest, listing.n_bytes, listing.links)
+        check_listing(owner, listing)
         payload = bytearray()
         for position, link in enumerate(listing.links):
             payload += check_chunk(owner, position, link, self._chunks.get(link.chunk))
@@ -348,10 +348,3 @@ class _HeldSlot:
 
     def is_claimable(self, now: float) -> bool:
         return self.state == "free" or (self.state == "claimed" and self.lease_until < now)
-
-
-@dataclass(frozen=True)
-class _Listing:
-    manifest: bytes
-    n_bytes: int
-    links: tuple[Link, ...]

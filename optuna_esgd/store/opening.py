@@ -13,7 +13,7 @@ import optuna
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import StudyError
-from optuna_esgd.store import identity, schema
+from optuna_esgd.store import POPULATION_ATTRIBUTE, identity, schema
 from optuna_esgd.store.engines import Database, open_database
 from optuna_esgd.store.identity import StudyPlace
 from optuna_esgd.store.memory import MemoryPopulation
@@ -32,6 +32,7 @@ def open_population(
     settings: Settings,
     *,
     cohort_size: int | None,
+    species: Mapping[str, str] | None = None,
     store: str | None = None,
 ) -> tuple[Population, Configuration]:
     """Find or make the population of a study.
@@ -41,6 +42,7 @@ def open_population(
         settings: Must agree with those the population was made with.
         cohort_size: Individuals that train together; None for what is stored, or the whole
             population.
+        species: Name -> description of each; None for what is stored, or none.
         store: URL of the database for weights; None for the study's own.
 
     Returns:
@@ -58,11 +60,11 @@ def open_population(
     with _lock:
         population = _find(study, store)
         if population is None:
-            fresh = _configure(study, settings, cohort_size, {})
+            fresh = _configure(study, settings, cohort_size, species, {})
             population = _create(study, store, fresh)
             _opened.setdefault(study, {})[store] = population
     stored = population.configuration
-    configuration = _configure(study, settings, cohort_size, stored)
+    configuration = _configure(study, settings, cohort_size, species, stored)
     configuration.check_same(stored)
     return population, configuration
 
@@ -96,6 +98,7 @@ def _configure(
     study: optuna.Study,
     settings: Settings,
     cohort_size: int | None,
+    species: Mapping[str, str] | None,
     stored: Mapping[str, Any],
 ) -> Configuration:
     seed = stored.get("seed")
@@ -103,6 +106,7 @@ def _configure(
         seed=secrets.randbits(63) if seed is None else seed,
         cohort_size=stored.get("cohort_size") if cohort_size is None else cohort_size,
         maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
+        species=stored.get("species") if species is None else species,
     )
 
 
@@ -111,7 +115,7 @@ def _find(study: optuna.Study, store: str | None) -> Population | None:
     if population is not None:
         return population
     storage = study._storage
-    uuid = storage.get_study_user_attrs(study._study_id).get(identity.ATTRIBUTE)
+    uuid = storage.get_study_user_attrs(study._study_id).get(POPULATION_ATTRIBUTE)
     if uuid is None:
         return None
     database = _database(study, store, create=False)
@@ -135,7 +139,7 @@ def _create(study: optuna.Study, store: str | None, configuration: Configuration
         population = MemoryPopulation(configuration.to_json())
         known = _in_memory.setdefault(unwrap(study._storage), {})
         known[population.uuid] = (study._study_id, population)
-        study._storage.set_study_user_attr(study._study_id, identity.ATTRIBUTE, population.uuid)
+        study._storage.set_study_user_attr(study._study_id, POPULATION_ATTRIBUTE, population.uuid)
         return population
     schema.ensure_schema(database)
     place = _place(study, store, database)

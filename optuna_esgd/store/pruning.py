@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from optuna_esgd.store import schema
 from optuna_esgd.store.collection import sweep
 from optuna_esgd.store.engines import Database, open_database
-from optuna_esgd.store.identity import ATTRIBUTE
+from optuna_esgd.store import POPULATION_ATTRIBUTE
 from optuna_esgd.store.opening import forget_populations
 from optuna_esgd.store.storages import find_database, is_own_database, name_home
 from optuna_esgd.store.tables import plan, study
@@ -48,7 +48,7 @@ def prune(storage: optuna.storages.BaseStorage, store_url: str | None = None) ->
     # After the rows: a study whose population is being made right now is among these.
     studies = storage.get_all_studies()
     claimed = _claimed(studies)
-    being_made = {one._study_id for one in studies if ATTRIBUTE not in one.user_attrs}
+    being_made = {one._study_id for one in studies if POPULATION_ATTRIBUTE not in one.user_attrs}
     gone = [uuid for uuid, study_id in rows if uuid not in claimed and study_id not in being_made]
     for uuid in gone:
         _delete(database, uuid)
@@ -57,7 +57,7 @@ def prune(storage: optuna.storages.BaseStorage, store_url: str | None = None) ->
 
 
 def _claimed(studies: Iterable[optuna.study._frozen.FrozenStudy]) -> set[str]:
-    return {str(one.user_attrs[ATTRIBUTE]) for one in studies if ATTRIBUTE in one.user_attrs}
+    return {str(one.user_attrs[POPULATION_ATTRIBUTE]) for one in studies if POPULATION_ATTRIBUTE in one.user_attrs}
 
 
 def _rows(connection: sa.Connection, home: str) -> list[tuple[str, int | None]]:

@@ -275,7 +275,9 @@ class SqlPopulation:
             return claims.was_finished_by(connection, self._uuid, claim)
         if is_small:
             weights.insert_chunks(connection, chunks)
-        weights.insert_snapshots(connection, (packed for one in ended for packed in one.packed))
+        weights.insert_snapshots(
+            connection, (packed.listing for one in ended for packed in one.packed)
+        )
         self._write_outcomes(connection, ended)
         return True
 
@@ -290,7 +292,7 @@ class SqlPopulation:
             row = {f"key_{key}": part for key, part in zip(keys, one.reference, strict=True)}
             groups.setdefault(tuple(one.values), []).append({**row, **one.values})
         for columns, rows in groups.items():
-            values = {column: sa.bindparam(column) for column in columns}
+            values: Values = {column: sa.bindparam(column) for column in columns}
             connection.execute(query.values(values), rows)
 
     def _assign(self, connection: sa.Connection, trial_number: int) -> Individual | None:
@@ -368,4 +370,4 @@ class _Ended:
             return None
         packed = pack(snapshot)
         self.packed.append(packed)
-        return packed.digest
+        return packed.listing.digest

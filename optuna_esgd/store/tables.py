@@ -171,7 +171,7 @@ individual = _table(
     ),
     sa.UniqueConstraint("study_uuid", "trial_number"),
     # Finds the next individual to give to a trial among ten thousand. Partial, where databases
-    # can, or PostgreSQL takes it for the primary key's better half as long as it has no statistics.
+    # can: without statistics PostgreSQL would take it where the primary key is meant.
     sa.Index(
         "ix_esgd_individual_next",
         "study_uuid",

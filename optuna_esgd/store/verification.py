@@ -130,7 +130,7 @@ def _about_bytes(
     for reference, one in everyone.items():
         try:
             if one.is_stored:
-                digest = pack(population.read_weights(reference)).digest
+                digest = pack(population.read_weights(reference)).listing.digest
                 if digest != one.weights:
                     yield (
                         f"The weights of individual {reference} have digest {digest}, but "

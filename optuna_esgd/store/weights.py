@@ -14,7 +14,7 @@ from optuna_esgd.store.chunks import (
     CHUNK_BYTES,
     Chunk,
     Link,
-    PackedSnapshot,
+    Listing,
     check_chunk,
     check_listing,
 )
@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 _CODEC = "raw"
 _TRANSACTION_CHUNKS = 16 * 2**20 // CHUNK_BYTES
 _QUERY_DIGESTS = 500
+_TEXT_DRIVERS = frozenset({"mysqldb"})
 # Payloads up to here go in the transaction that uses them: one commit instead of two.
 SMALL_BYTES = 4 * 2**20
 
@@ -50,18 +51,33 @@ def are_small(chunks: Iterable[Chunk]) -> bool:
 def insert_chunks(connection: sa.Connection, chunks: Iterable[Chunk]) -> None:
     """Store the chunks that are not there yet."""
     wanted = {one.digest: one for one in chunks}
-    for digest in sorted(missing_chunks(connection, wanted)):
-        payload = wanted[digest].payload
-        # One by one: drivers that join rows into one statement break the server's packet limit.
-        connection.execute(
-            sa.insert(chunk).values(
-                digest=digest,
-                codec=_CODEC,
-                n_bytes=len(payload),
-                payload=bytes(payload),
-                created_at=now_seconds(),
-            )
-        )
+    missing = [wanted[digest] for digest in sorted(missing_chunks(connection, wanted))]
+    insert = _insert_as_text if connection.dialect.driver in _TEXT_DRIVERS else _insert
+    for batch in _statements(missing):
+        insert(connection, batch)
+
+
+def _insert(connection: sa.Connection, batch: list[Chunk]) -> None:
+    rows = [
+        {"digest": one.digest, "n_bytes": len(one.payload), "payload": bytes(one.payload)}
+        for one in batch
+    ]
+    statement = sa.insert(chunk).values(codec=_CODEC, created_at=now_seconds())
+    connection.execute(statement, rows)
+
+
+def _insert_as_text(connection: sa.Connection, batch: list[Chunk]) -> None:
+    """As ``_insert``, for drivers that escape every byte: digits are three times as fast."""
+    now = now_seconds().compile(connection.engine)
+    rows = ", ".join(
+        f"('{one.digest}', '{_CODEC}', {len(one.payload)}, x'{one.payload.hex()}', {now})"
+        for one in batch
+    )
+    # Digests, sizes and hexadecimal digits: nothing in it comes from outside.
+    connection.exec_driver_sql(
+        f"INSERT INTO {chunk.name} (digest, codec, n_bytes, payload, created_at) "  # noqa: S608
+        f"VALUES {rows}"
+    )
 
 
 def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str]:
@@ -73,36 +89,30 @@ def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str
     return missing
 
 
-def insert_snapshots(connection: sa.Connection, packed: Iterable[PackedSnapshot]) -> None:
+def insert_snapshots(connection: sa.Connection, listings: Iterable[Listing]) -> None:
     """Store the snapshots that are not there yet, with their links; their chunks must be."""
-    wanted = {one.digest: one for one in packed}
+    wanted = {one.digest: one for one in listings}
     for batch in batches(sorted(wanted), _QUERY_DIGESTS):
-        found = connection.scalars(
-            sa.select(snapshot.c.digest).where(snapshot.c.digest.in_(batch))
-        )
-        known = set(found)
-        for digest in batch:
-            if digest not in known:
-                one = wanted[digest]
-                links = [Link(part.digest, len(part.payload)) for part in one.chunks]
-                insert_snapshot(connection, digest, one.manifest, one.n_bytes, links)
+        query = sa.select(snapshot.c.digest).where(snapshot.c.digest.in_(batch))
+        known = set(connection.scalars(query))
+        missing = [wanted[digest] for digest in batch if digest not in known]
+        _insert_snapshots(connection, missing)
 
 
-def insert_snapshot(
-    connection: sa.Connection, digest: str, manifest: bytes, n_bytes: int, links: Sequence[Link]
-) -> None:
-    """Store one snapshot and its links."""
-    connection.execute(
-        sa.insert(snapshot).values(
-            digest=digest, manifest=manifest, n_bytes=n_bytes, created_at=now_seconds()
-        )
-    )
-    rows = [
-        {"snapshot": digest, "position": position, "chunk": one.chunk}
-        for position, one in enumerate(links)
+def _insert_snapshots(connection: sa.Connection, listings: Sequence[Listing]) -> None:
+    snapshots = [
+        {"digest": one.digest, "manifest": one.manifest, "n_bytes": one.n_bytes}
+        for one in listings
     ]
-    if rows:
-        connection.execute(sa.insert(link), rows)
+    links = [
+        {"snapshot": one.digest, "position": position, "chunk": part.chunk}
+        for one in listings
+        for position, part in enumerate(one.links)
+    ]
+    if snapshots:
+        connection.execute(sa.insert(snapshot).values(created_at=now_seconds()), snapshots)
+    if links:
+        connection.execute(sa.insert(link), links)
 
 
 def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapshot:
@@ -116,19 +126,19 @@ def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapsho
     Raises:
         CorruptionError: Says which chunk, of whom.
     """
-    manifest, n_bytes, links = read_listing(connection, digest)
-    check_listing(owner, digest, manifest, n_bytes, links)
-    payload = bytearray(n_bytes)
+    listing = read_listing(connection, digest)
+    check_listing(owner, listing)
+    payload = bytearray(listing.n_bytes)
     target = memoryview(payload)
     start = 0
-    for position, one, part in read_chunks(connection, links):
+    for position, one, part in read_chunks(connection, listing.links):
         target[start : start + one.n_bytes] = check_chunk(owner, position, one, part)
         start += one.n_bytes
-    return Snapshot(manifest, payload)
+    return Snapshot(listing.manifest, payload)
 
 
-def read_listing(connection: sa.Connection, digest: str) -> tuple[bytes, int, list[Link]]:
-    """Manifest, payload size and chunks of a stored snapshot."""
+def read_listing(connection: sa.Connection, digest: str) -> Listing:
+    """What is listed of a stored snapshot."""
     row = connection.execute(
         sa.select(snapshot.c.manifest, snapshot.c.n_bytes).where(snapshot.c.digest == digest)
     ).one()
@@ -144,7 +154,8 @@ def read_listing(connection: sa.Connection, digest: str) -> tuple[bytes, int, li
             f"Chunks are stored with codecs {sorted(unknown)}, this package knows {_CODEC!r}. "
             "Update with `pip install -U optuna_esgd`."
         )
-    return bytes(row.manifest), row.n_bytes, [Link(one.chunk, one.n_bytes or 0) for one in links]
+    parts = tuple(Link(one.chunk, one.n_bytes or 0) for one in links)
+    return Listing(digest, bytes(row.manifest), row.n_bytes, parts)
 
 
 def read_chunks(
@@ -162,6 +173,20 @@ def batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Cut into lists of at most ``size``."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _statements(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks to insert together: drivers that join rows must not break the packet limit."""
+    batch: list[Chunk] = []
+    n_bytes = 0
+    for one in chunks:
+        if batch and n_bytes + len(one.payload) > CHUNK_BYTES:
+            yield batch
+            batch, n_bytes = [], 0
+        batch.append(one)
+        n_bytes += len(one.payload)
+    if batch:
         yield batch
 
 

@@ -21,7 +21,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.optimizers import CohortOptimizers
 from optuna_esgd.trainer.rows import epoch_seed
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
-from optuna_esgd.trainer.task import check_fitness
+from optuna_esgd.trainer.task import check_fitness, evaluation_mode
 
 Tensors = dict[str, Tensor]
 
@@ -188,10 +188,14 @@ def why_not_batched(
                 _check_agrees(f"gradient of {name}", gradients[name][0], gradient)
 
     def evaluate() -> None:
+        criterion = task.metric or task.loss
         with torch.no_grad():
             values = model.criterion(weights, inputs, targets)
+            with evaluation_mode(plain), task.autocast(device):
+                expected = torch.as_tensor(criterion(plain(inputs), targets))
         if values.shape != (2,):
             raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
+        _check_agrees("criterion", values[0], expected)
 
     return _reason(train), _reason(evaluate)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,9 @@ from optuna_esgd.genome.codec import decode, decode_row, encode_row
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.genome.statistics import has_running_statistics
+from optuna_esgd.trainer.seeding import seeded
+
+_logger = logging.getLogger(__name__)
 
 _REMEMBERED_BYTES = 512 * 2**20
 
@@ -85,15 +89,25 @@ class Births:
         snapshot = self._population.read_optimizer_state(reference)
         return {} if snapshot is None else decode(snapshot.manifest, snapshot.payload)
 
-    def stand(self, individuals: Sequence[Individual]) -> list[Outcome]:
-        """Finish individuals as they were born; who has no fitness yet counts as diverged."""
+    def stand(
+        self, individuals: Sequence[Individual], score: Callable[[Matrix], list[float]]
+    ) -> list[Outcome]:
+        """Finish individuals as they were born, because working on them keeps failing.
+
+        Founders have no fitness yet and are scored. Whoever cannot be scored counts as diverged,
+        as do offspring, which nobody will miss.
+        """
+        if individuals[0].reference.round > 0:
+            return [Outcome(number=one.reference.number, fitness=math.inf) for one in individuals]
         weights = self.weights(individuals)
+        known = [one.birth_fitness for one in individuals if one.birth_fitness is not None]
+        scores = known if len(known) == len(individuals) else _try(score, weights)
         return [
             Outcome(
                 number=one.reference.number,
-                fitness=math.inf if one.birth_fitness is None else one.birth_fitness,
-                birth_fitness=math.inf if one.birth_fitness is None else None,
-                weights=snapshot_row(weights, row) if one.reference.round == 0 else None,
+                fitness=scores[row],
+                birth_fitness=scores[row] if one.birth_fitness is None else None,
+                weights=snapshot_row(weights, row),
             )
             for row, one in enumerate(individuals)
         ]
@@ -101,8 +115,7 @@ class Births:
     def _write_founder(self, matrix: Matrix, row: int, founder: Individual) -> None:
         seed, number = self._configuration.seed, founder.reference.number
         if self._anchor is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(seed, 0, number, "founder"))
+            with seeded(derive_seed(seed, 0, number, "founder")):
                 matrix.take_from(self._build_model(), row)
             return
         anchor = Matrix.zeros(self._layout, 1, self._device)
@@ -163,13 +176,15 @@ class Births:
     def _calibrate_rows(self, matrix: Matrix) -> None:
         """Give averaged weights running statistics of their own, where the model has any."""
         if self._calibrated_model is None:
-            self._calibrated_model = self._build_model().to(self._device)
+            with seeded(self._configuration.seed):
+                self._calibrated_model = self._build_model().to(self._device)
         model = self._calibrated_model
         if not has_running_statistics(model):
             return
         for row in range(matrix.n_rows):
             matrix.load_into(model, row)
-            self._calibrate(model)
+            with seeded(self._configuration.seed):
+                self._calibrate(model)
             matrix.take_from(model, row)
 
     def _individual(self, reference: Reference) -> Individual:
@@ -210,20 +225,36 @@ def snapshot_row(weights: Matrix, row: int) -> Snapshot:
     return Snapshot(*encode_row(weights, row))
 
 
-def offspring_outcome(
-    offspring: Individual, fitness: float, best_fitness: float, weights: Matrix, row: int
-) -> Outcome:
-    """How a scored offspring is recorded.
+def offspring_outcomes(
+    offspring: Sequence[Individual], scores: Sequence[float], best_fitness: float, weights: Matrix
+) -> list[Outcome]:
+    """How a scored cohort of offspring is recorded.
 
-    Only its fitness is kept: if it survives it is bred again. The exception is an offspring that
-    beats everyone alive: its weights are the run's result so far.
+    Only fitness is kept: who survives is bred again. The exception is the best of the cohort, if
+    it beats everyone of the rounds before: its weights may be the run's result. Nothing here
+    depends on which cohort was scored first.
     """
-    return Outcome(
-        number=offspring.reference.number,
-        fitness=fitness,
-        n_evaluations=1,
-        weights=snapshot_row(weights, row) if fitness < best_fitness else None,
-    )
+    winner = min(range(len(scores)), key=scores.__getitem__)
+    return [
+        Outcome(
+            number=one.reference.number,
+            fitness=scores[row],
+            n_evaluations=1,
+            weights=snapshot_row(weights, row)
+            if row == winner and scores[row] < best_fitness
+            else None,
+        )
+        for row, one in enumerate(offspring)
+    ]
+
+
+def _try(score: Callable[[Matrix], list[float]], weights: Matrix) -> list[float]:
+    """Score all rows; if that raises too, all count as diverged."""
+    try:
+        return score(weights)
+    except Exception:
+        _logger.exception("Founders whose training keeps failing cannot be scored either.")
+        return [math.inf] * weights.n_rows
 
 
 def _is_bred(individual: Individual) -> bool:

@@ -12,20 +12,22 @@ import torch
 from optuna.trial import Trial, TrialState
 from torch import Tensor, nn
 
+from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
-from optuna_esgd.engine.ports import Explore
+from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
-from optuna_esgd.store.opening import open_population
+from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.trainer.births import Births
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import show_individual
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, shown_value
-from optuna_esgd.trainer.workshop import TaskWorkshop, build_seeded
+from optuna_esgd.trainer.workshop import TaskWorkshop
 
 # Above this many parameters one network keeps a device busy, and a cohort would only cost memory.
 _LARGE_MODEL_PARAMETERS = 2_000_000
@@ -121,24 +123,34 @@ class ESGDTrainer:
         key = study._study_id
         if key not in loops:
             loops[key] = self._open(study)
+        else:  # what may change between two openings may have changed, e.g. n_generations
+            _, loops[key].configuration = self._open_population(study, self._cohort_size)
         return loops[key]
+
+    def _open_population(
+        self, study: optuna.Study, cohort_size: int | None
+    ) -> tuple[Population, Configuration]:
+        return open_population(
+            study,
+            find_sampler(study).settings,
+            cohort_size=cohort_size,
+            species={name: repr(one) for name, one in self.species.items()},
+            store=self.store,
+        )
 
     def _open(self, study: optuna.Study) -> WorkLoop:
         sampler = find_sampler(study)
-        model = self.task.build_model()
+        with seeded(0):
+            model = self.task.build_model()
         layout = Layout.of(model)
         self._check_direction(study)
-        population, configuration = open_population(
-            study,
-            sampler.settings,
-            cohort_size=self._cohort_size or self._default_cohort_size(sampler, model),
-            store=self.store,
-        )
-        if population.facts().generation < 0:
+        cohort_size = self._cohort_size
+        if find_population(study, self.store) is None:
             _refuse_foreign_trials(study)
+            if cohort_size is None:
+                cohort_size = self._default_cohort_size(sampler, model)
+        population, configuration = self._open_population(study, cohort_size)
         population.check_layout(layout.to_json())
-        with torch.no_grad():
-            build_seeded(self.task, configuration, self._device)
         births = Births(
             population,
             configuration,

@@ -36,6 +36,10 @@ class HeldSlots(Protocol):
         """The trial's slot, claimed now if need be; evolution steps in between are done."""
         ...
 
+    def drop(self, study: optuna.Study, trial_number: int) -> None:
+        """Forget a slot that is finished or given back."""
+        ...
+
 
 class GenerationLoop(Protocol):
     """What holding a slot needs of the work loop."""

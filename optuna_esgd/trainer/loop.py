@@ -18,7 +18,8 @@ from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.individual import Claim, Individual, Plan, Slot
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
-from optuna_esgd.trainer.lease import keep_lease
+from optuna_esgd.errors import StorageError
+from optuna_esgd.store.lease import keep_lease
 
 _logger = logging.getLogger(__name__)
 
@@ -142,14 +143,18 @@ class WorkLoop:
             return
         try:
             with keep_lease(self.population, claim, self.configuration.lease_seconds):
-                outcomes = self._outcomes(claim.slot)
+                is_mine = self.population.finish(claim, self._outcomes(claim.slot))
+        except StorageError:
+            raise  # nothing can be written now; the lease runs out by itself
         except Exception:
-            self.population.release(claim, failure=traceback.format_exc())
-            raise
+            # With the lease lost, what was needed may be collected: that is not a failure.
+            is_mine = self.population.release(claim, failure=traceback.format_exc())
+            if is_mine:
+                raise
         except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
             self.population.release(claim)
             raise
-        if not self.population.finish(claim, outcomes):
+        if not is_mine:
             _logger.warning(
                 "The lease on %s ran out before its work was done; another worker has it now and "
                 "this result is dropped. Raise lease_seconds if this happens often.",
@@ -168,7 +173,8 @@ class WorkLoop:
             return self._workshop.keep_births(cohort)
         if slot.key.round == 0:
             return self._workshop.train(cohort)
-        best = min((one.fitness for one in everyone if one.fitness is not None), default=math.inf)
+        before = (one for one in everyone if one.reference.round < slot.key.round)
+        best = min((one.fitness for one in before if one.fitness is not None), default=math.inf)
         return self._workshop.evaluate(cohort, best_fitness=best)
 
     def _claim(self, slots: Sequence[Slot]) -> Claim | None:

@@ -95,9 +95,19 @@ def pin(
     pinned: bool = True,
     store: str | None = None,
 ) -> None:
-    """Keep a trial's weights for good, or no longer."""
+    """Keep a trial's weights for good, or no longer.
+
+    Raises:
+        WeightsNotFoundError: The trial has no individual, or its weights were collected already.
+    """
     population = open_results(study, store)
-    population.pin(_of_trial(population, trial).reference, pinned=pinned)
+    individual = _of_trial(population, trial)
+    if pinned and individual.fitness is not None and not individual.is_stored:
+        raise WeightsNotFoundError(
+            f"The weights of trial {individual.trial_number} were collected already; pin a trial "
+            "before the generation after next begins."
+        )
+    population.pin(individual.reference, pinned=pinned)
 
 
 def export(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,19 +15,8 @@ from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.task import Epoch, Task, check_fitness
-
-# torch's global generator is one per process: threads that seed it must take turns.
-_GLOBAL_RANDOMNESS = threading.RLock()
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators for a block and put them back afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with _GLOBAL_RANDOMNESS, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 class RowTraining:
@@ -48,7 +36,7 @@ class RowTraining:
         self._configuration = configuration
         self._species = species
         self._individuals = individuals
-        self._models = [task.build_model().to(weights.device) for _ in individuals]
+        self._models = [build_seeded(task, configuration, weights.device) for _ in individuals]
         self._optimizers = []
         for row, (one, state) in enumerate(zip(individuals, states, strict=True)):
             self.weights.load_into(self._models[row], row)
@@ -74,7 +62,7 @@ class RowTraining:
             device=device,
         )
         model, optimizer = self._models[row], self._optimizers[row]
-        with seeded(seed, device), counted_steps(optimizer) as steps:
+        with seeded(seed), counted_steps(optimizer) as steps:
             model.train()
             spent = self._task.train_epoch(model, optimizer, epoch)
         self.weights.take_from(model, row)
@@ -124,7 +112,7 @@ def score_rows(
         if len(models) == 1:
             weights.load_into(model, row)
         model.eval()
-        with torch.no_grad(), seeded(configuration.seed, weights.device):
+        with torch.no_grad(), seeded(configuration.seed):
             value: Any = task.fitness(model)
         scores.append(check_fitness(value, maximize=configuration.maximize))
     return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -24,13 +25,15 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.store.opening import open_population
-from optuna_esgd.trainer.births import Births, offspring_outcome, snapshot_row
+from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.faces import find_sampler
-from optuna_esgd.trainer.lease import keep_lease
 from optuna_esgd.trainer.loop import WorkLoop
-from optuna_esgd.trainer.rows import counted_steps, seeded
+from optuna_esgd.trainer.rows import counted_steps
+from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes
-from optuna_esgd.trainer.task import check_fitness, shown_value
+from optuna_esgd.trainer.task import check_fitness, evaluation_mode, shown_value
+
+_logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Any], Any]
 
@@ -102,6 +105,7 @@ class SgdStep:
         self._stack = contextlib.ExitStack()
         self._n_epochs = 0
         self._n_evaluations = 0
+        self._is_scored = False
 
     def __enter__(self) -> Self:
         """Claim an individual, and give the model its birth weights."""
@@ -125,7 +129,13 @@ class SgdStep:
             self._births, self._model, self._evaluate, self._configuration
         )
         self._loop = WorkLoop(self._population, self._configuration, explore_nothing, workshop)
-        held = sampler.held_slots.hold(study, self._trial.number, loop=self._loop)
+        if self._population.individual_of_trial(self._trial.number) is not None:
+            raise StudyError(
+                f"Trial {self._trial.number} has had its SGD step: a trial is one individual. "
+                "Use sgd_step once per trial, with as many epochs as needed."
+            )
+        self._held_slots = sampler.held_slots
+        held = self._held_slots.hold(study, self._trial.number, loop=self._loop)
         self._claim: Claim = held.claim
         self._individual: Individual = held.individual
         self.generation = self._individual.reference.generation
@@ -145,6 +155,7 @@ class SgdStep:
         """
         n_epochs = self._configuration.n_epochs if n_epochs is None else n_epochs
         for number in range(n_epochs):
+            self._is_scored = False
             yield number
             self._end_epoch(is_last=number + 1 == n_epochs)
 
@@ -159,14 +170,15 @@ class SgdStep:
             self._give_up(error)
             return
         try:
-            if self._n_epochs == 0:
+            if not self._is_scored:  # no epochs() at all, or left in the middle of one
                 self._end_epoch(is_last=True)
+            self._weights.load_into(self._model, 0)
             outcome = self._outcome()
         except BaseException as failure:
             self._give_up(failure)
             raise
         is_finished = self._population.finish(self._claim, [outcome])
-        self._stack.close()
+        self._end()
         if not is_finished:
             raise StudyError(
                 f"The lease on individual {self._individual.reference} ran out during training, "
@@ -174,16 +186,17 @@ class SgdStep:
             )
         self._population.bind_trial(self._individual.reference, self._trial.number)
         self._show()
-        self._loop.finish_generation()
+        try:
+            self._loop.finish_generation()
+        except Exception:
+            # This trial's individual is safe; its slot was given back, and others will try again.
+            _logger.exception("The evolution step failed; the next trial tries it again.")
 
     @property
     def _device(self) -> torch.device:
         return next(self._model.parameters()).device
 
     def _begin(self, ancestor: Individual | None) -> None:
-        self._stack.enter_context(
-            keep_lease(self._population, self._claim, self._configuration.lease_seconds)
-        )
         self._weights = Matrix.zeros(self._layout, 1, self._device)
         if self._individual.birth == "founder":
             self._weights.take_from(self._model, 0)
@@ -214,6 +227,7 @@ class SgdStep:
 
     def _end_epoch(self, *, is_last: bool) -> None:
         self._n_epochs += 1
+        self._is_scored = True
         is_kept = self._rule.is_kept(self._score(self._model))
         if is_kept:
             self._weights.take_from(self._model, 0)
@@ -222,6 +236,7 @@ class SgdStep:
         if self._rule.must_restore(kept=is_kept, is_last_epoch=is_last):
             self._weights.load_into(self._model, 0)
             if self._optimizer is not None:
+                self._optimizer.state.clear()
                 restore_state(self._optimizer, self._kept_state)
 
     def _score(self, model: nn.Module) -> float:
@@ -257,8 +272,13 @@ class SgdStep:
         failure = (
             "".join(traceback.format_exception(error)) if isinstance(error, Exception) else None
         )
-        self._stack.close()
         self._population.release(self._claim, failure=failure)
+        self._end()
+
+    def _end(self) -> None:
+        """The slot is finished or given back: the trial holds it no longer."""
+        self._stack.close()
+        self._held_slots.drop(self._trial.study, self._trial.number)
 
 
 class ObjectiveWorkshop:
@@ -280,26 +300,24 @@ class ObjectiveWorkshop:
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
         """Breed and score offspring one by one on a copy of the model."""
-        model = copy.deepcopy(self._model)
         weights = self._births.weights(offspring)
-        outcomes = []
-        for row, one in enumerate(offspring):
-            weights.load_into(model, row)
-            fitness = score_model(self._evaluate, model, self._configuration)
-            outcomes.append(offspring_outcome(one, fitness, best_fitness, weights, row))
-        return outcomes
+        return offspring_outcomes(offspring, self._score(weights), best_fitness, weights)
 
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Let the birth weights stand."""
-        return self._births.stand(individuals)
+        return self._births.stand(individuals, self._score)
+
+    def _score(self, weights: Matrix) -> list[float]:
+        model = copy.deepcopy(self._model)
+        scores = []
+        for row in range(weights.n_rows):
+            weights.load_into(model, row)
+            scores.append(score_model(self._evaluate, model, self._configuration))
+        return scores
 
 
 def score_model(evaluate: Evaluate, model: nn.Module, configuration: Configuration) -> float:
     """Score a model in evaluation mode, without gradients, and leave its mode as it was."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    with torch.no_grad(), seeded(configuration.seed, device):
+    with evaluation_mode(model), torch.no_grad(), seeded(configuration.seed):
         value = evaluate(model)
-    model.train(was_training)
     return check_fitness(value, maximize=configuration.maximize)

@@ -60,6 +60,7 @@ def _suggest(trial: Trial, name: str, range_: Range) -> None:
         case Choices(values):
             trial.suggest_categorical(name, values)
         case FloatRange(low, high, scale, step):
-            trial.suggest_float(name, low, high, log=scale == "log", step=step)
+            # Optuna knows no grid on a log scale; the values are on it all the same.
+            trial.suggest_float(name, low, high, log=scale == "log" and not step, step=step)
         case IntRange(low, high, scale, step):
-            trial.suggest_int(name, low, high, log=scale == "log", step=step)
+            trial.suggest_int(name, low, high, log=scale == "log" and step == 1, step=step)

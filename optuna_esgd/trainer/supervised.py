@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from optuna_esgd.errors import ConfigurationError, TaskError
 from optuna_esgd.genome.keyed_randomness import KeyedDropout
 from optuna_esgd.genome.statistics import has_running_statistics, reestimate_statistics
-from optuna_esgd.trainer.task import Epoch, Task
+from optuna_esgd.trainer.task import Epoch, Task, evaluation_mode
 
 Arrays: TypeAlias = tuple[Any, Any]
 Examples: TypeAlias = "Arrays | Dataset[Any] | DataLoader[Any]"
@@ -114,13 +114,10 @@ class SupervisedTask(Task):
         if not isinstance(examples, ExampleSet):
             examples = ExampleSet.of(examples, self.validation.batch_size, "examples")
         device = next(model.parameters()).device
-        was_training = model.training
-        model.eval()
         total = 0.0
-        with torch.no_grad(), self.autocast(device):
+        with evaluation_mode(model), torch.no_grad(), self.autocast(device):
             for inputs, targets in examples.batches(device):
                 total += float(criterion(model(inputs), targets)) * len(targets)
-        model.train(was_training)
         return total / len(examples)
 
     def calibrate(self, model: nn.Module) -> None:
@@ -132,13 +129,12 @@ class SupervisedTask(Task):
             )
 
     def _calibration_batches(self, device: torch.device) -> Iterator[tuple[Any, Any]]:
-        if self._calibration is not None:
-            yield from self._calibration.batches(device)
-            return
+        examples = self._calibration or self.train
+        n_wanted = len(examples) if self._calibration else _CALIBRATION_EXAMPLES
         n_seen = 0
-        for inputs, targets in self.train.batches(device):
+        for inputs, targets in examples.batches(device):
             is_alone = n_seen > 0 and len(targets) == 1  # of which there are no statistics
-            if n_seen >= _CALIBRATION_EXAMPLES or is_alone:
+            if n_seen >= n_wanted or is_alone:
                 return
             yield inputs, targets
             n_seen += len(targets)
@@ -193,8 +189,10 @@ class ExampleSet:
                 f"{name} must be of known length with items by index; an IterableDataset is not. "
                 "Use a map-style dataset, or subclass Task and write train_epoch yourself."
             )
-        if isinstance(examples, TensorDataset) and len(examples.tensors) == 2:
-            examples = (examples.tensors[0], examples.tensors[1])
+        # Only the plain class: whatever transforms its items must be asked for them.
+        if type(examples) is TensorDataset and collate is default_collate:
+            tensors: tuple[Tensor, ...] = examples.tensors
+            examples = (tensors[0], tensors[1]) if len(tensors) == 2 else examples
         if isinstance(examples, Dataset):
             n_examples = len(examples)  # type: ignore[arg-type]
             made = cls(None, examples, batch_size, collate)

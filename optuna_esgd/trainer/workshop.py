@@ -11,7 +11,6 @@ from torch import nn
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.codec import encode
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
@@ -22,8 +21,9 @@ from optuna_esgd.trainer.batched import (
     score_batched,
     why_not_batched,
 )
-from optuna_esgd.trainer.births import Births, offspring_outcome, snapshot_row
-from optuna_esgd.trainer.rows import RowTraining, score_rows, seeded
+from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
+from optuna_esgd.trainer.rows import RowTraining, score_rows
+from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.sgd import Progress, Training, run_sgd_step
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
@@ -69,19 +69,16 @@ class TaskWorkshop:
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
         """Breed a cohort of offspring and score them.
 
-        Only fitness is kept, and the weights of those that beat everyone alive; see
-        ``offspring_outcome``.
+        Only fitness is kept, and the weights of one that beats everyone; see
+        ``offspring_outcomes``.
         """
         weights = self._births.weights(offspring)
         scores = self.score(weights)
-        return [
-            offspring_outcome(one, scores[row], best_fitness, weights, row)
-            for row, one in enumerate(offspring)
-        ]
+        return offspring_outcomes(offspring, scores, best_fitness, weights)
 
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Let the birth weights stand."""
-        return self._births.stand(individuals)
+        return self._births.stand(individuals, self.score)
 
     def score(self, weights: Matrix) -> list[float]:
         """Fitness of every row, lower is better, inf = diverged."""
@@ -133,7 +130,7 @@ class TaskWorkshop:
         """Find out once whether the model can be batched; say why not."""
         model = build_seeded(task, self._configuration, self._device)
         self._batched_model = BatchedModel(task, model, self._device)
-        with seeded(self._configuration.seed, self._device):
+        with seeded(self._configuration.seed):
             training, evaluation = why_not_batched(
                 task, self._batched_model, self._layout, self._device
             )
@@ -141,9 +138,3 @@ class TaskWorkshop:
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
                 _logger.warning("The model %s row by row, not batched: %s.", what, reason)
-
-
-def build_seeded(task: Task, configuration: Configuration, device: torch.device) -> nn.Module:
-    """A model whose weights do not matter, made without touching torch's global randomness."""
-    with seeded(derive_seed(configuration.seed, "model"), device):
-        return task.build_model().to(device)

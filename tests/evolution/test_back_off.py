@@ -47,8 +47,13 @@ def test_the_end_is_the_best_point_visited_and_never_worse_than_the_birth(
 @given(back_offs, raw, st.lists(raw))
 def test_back_offs_are_counted(back_off: BackOff, birth: float, epochs: list[float]) -> None:
     rule = BackOffRule(back_off, birth)
-    n_kept = sum(rule.is_kept(fitness) for fitness in epochs)
-    assert rule.n_back_offs == len(epochs) - n_kept
+    n_returns = 0
+    for number, fitness in enumerate(epochs):
+        kept = rule.is_kept(fitness)
+        n_returns += rule.must_restore(kept=kept, is_last_epoch=number + 1 == len(epochs))
+    assert rule.n_back_offs == n_returns
+    if back_off == "best":
+        assert n_returns <= 1
 
 
 def test_step_restores_after_every_worse_epoch() -> None:

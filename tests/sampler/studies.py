@@ -32,8 +32,7 @@ def values_of(study: optuna.Study) -> list[dict[str, Any]]:
 def sphere(trial: Trial) -> float:
     optimum = (3.7, -2.1, 1.3, 3.7, -2.1)
     return sum(
-        (trial.suggest_float(f"x{index}", -5, 5) - best) ** 2
-        for index, best in enumerate(optimum)
+        (trial.suggest_float(f"x{index}", -5, 5) - best) ** 2 for index, best in enumerate(optimum)
     )
 
 
@@ -79,9 +78,7 @@ def conditional(trial: Trial) -> float:
     widths = [trial.suggest_int(f"width{i}", 4, 256, log=True) for i in range(n_layers)]
     misfit = sum((math.log2(width) - 5 - i / 2) ** 2 for i, width in enumerate(widths))
     return (
-        0.1 * (math.log10(rate) + 2.5) ** 2
-        + 0.05 * (n_layers - 3) ** 2
-        + 0.05 * misfit / n_layers
+        0.1 * (math.log10(rate) + 2.5) ** 2 + 0.05 * (n_layers - 3) ** 2 + 0.05 * misfit / n_layers
     )
 
 

@@ -31,8 +31,7 @@ def test_evolution_beats_random_search_and_nsga2(name: str) -> None:
 def test_evolution_goes_on_improving() -> None:
     values = {
         n_trials: sorted(
-            run(ESGDSampler(seed=seed), SUITE["sphere"], n_trials).best_value
-            for seed in range(5)
+            run(ESGDSampler(seed=seed), SUITE["sphere"], n_trials).best_value for seed in range(5)
         )[2]
         for n_trials in (16, 100, 250)
     }

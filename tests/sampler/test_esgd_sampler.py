@@ -127,7 +127,7 @@ class TestReproducibility:
     def test_reseeding_and_other_draws_change_nothing(self) -> None:
         def disturbed(trial: Trial) -> float:
             trial.study.sampler.reseed_rng()
-            np.random.seed(0)  # noqa: NPY002
+            np.random.seed(0)
             return sphere(trial)
 
         plain = run(ESGDSampler(4, seed=0), sphere, 20)
@@ -344,7 +344,9 @@ class TestValuesOfIndividuals:
     def test_a_value_outside_is_refused(self, sampler: ESGDSampler, value: Any) -> None:
         trial = make_study(sampler).ask()
         sampler.hand_out(trial.number, {"x": value})
-        with pytest.raises(StudyError, match="Parameter 'x' of trial 0 cannot take .* not a value"):
+        with pytest.raises(
+            StudyError, match="Parameter 'x' of trial 0 cannot take .* not a value"
+        ):
             trial.suggest_float("x", 0, 2)
 
     def test_a_choice_that_is_none_is_refused(self, sampler: ESGDSampler) -> None:

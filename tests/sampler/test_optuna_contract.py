@@ -28,9 +28,7 @@ def without_seed() -> BaseSampler:
     return ESGDSampler(population_size=2)
 
 
-class TestESGDSampler(
-    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-):
+class TestESGDSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture(params=[default, evolving_early, without_seed])
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         make: Callable[[], BaseSampler] = request.param

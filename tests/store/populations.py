@@ -18,7 +18,7 @@ from optuna_esgd.store.tables import chunk, individual, link, study
 from optuna_esgd.store.transactions import write
 
 
-def make_population(url: str, configuration: Mapping[str, object]) -> SqlPopulation:
+def make_population(url: str | sa.URL, configuration: Mapping[str, object]) -> SqlPopulation:
     """A new population without an Optuna study."""
     database = open_database(url)
     schema.ensure_schema(database)

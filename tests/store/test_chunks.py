@@ -57,8 +57,7 @@ def test_no_manifest_at_all(manifest: bytes) -> None:
 def test_pieces_make_the_whole(payload: bytes) -> None:
     packed = pack(Snapshot(_manifest(len(payload)), payload))
     assert b"".join(bytes(chunk.payload) for chunk in packed.chunks) == payload
-    links = [Link(chunk.digest, len(chunk.payload)) for chunk in packed.chunks]
-    check_listing("x", packed.digest, packed.manifest, packed.n_bytes, links)
+    check_listing("x", packed.listing)
 
 
 def test_chunks_are_cut_at_a_mebibyte() -> None:
@@ -72,7 +71,7 @@ def test_payload_may_be_a_view_of_anything() -> None:
     numpy = pytest.importorskip("numpy")
     floats = numpy.arange(6, dtype=numpy.float32)
     packed = pack(Snapshot(_manifest(24), memoryview(floats)))
-    assert packed.n_bytes == 24
+    assert packed.listing.n_bytes == 24
     assert packed.chunks[0].digest == digest_of(floats.tobytes())
 
 

@@ -135,7 +135,7 @@ class TestSqlite:
 
     def test_names_with_odd_characters(self, tmp_path: Path) -> None:
         url = sa.URL.create("sqlite", database=str(tmp_path / "ä 100%?.db"))
-        population = make_population(url.render_as_string(), {})
+        population = make_population(url, {})
         start(population)
         assert (tmp_path / "ä 100%?.db").exists()
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
-from optuna_esgd.store import tables
+from optuna_esgd.store import POPULATION_ATTRIBUTE, tables
 from optuna_esgd.store.engines import open_database
-from optuna_esgd.store.identity import ATTRIBUTE, StudyPlace, create_row
+from optuna_esgd.store.identity import StudyPlace, create_row
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.store.schema import ensure_schema
@@ -39,7 +39,7 @@ class TestOnEveryDatabase:
         assert str(population.database) == str(open_database(database_url))
         assert open_small(study) is population
         again = optuna.load_study(study_name=study.study_name, storage=database_url)
-        assert study.user_attrs[ATTRIBUTE] == population.uuid
+        assert study.user_attrs[POPULATION_ATTRIBUTE] == population.uuid
         assert open_small(again).uuid == population.uuid
         found = find_population(again)
         assert found is not None
@@ -303,7 +303,7 @@ class TestCreation:
         uuid, _ = create_row(database, place, configuration.to_json())
         _remove_attribute(study)
         population, mine = open_population(study, SMALL, cohort_size=2)
-        assert population.uuid == uuid == study.user_attrs[ATTRIBUTE]
+        assert population.uuid == uuid == study.user_attrs[POPULATION_ATTRIBUTE]
         assert mine.seed == 1
 
     def test_row_of_a_deleted_study_is_not(self, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ class TestCreation:
             use(SqlPopulation(database, uuid, stored))
             _remove_attribute(study)
             assert open_small(study).uuid != uuid
-            assert study.user_attrs[ATTRIBUTE] != uuid
+            assert study.user_attrs[POPULATION_ATTRIBUTE] != uuid
 
     def test_unused_row_with_other_settings_is_not(self, tmp_path: Path) -> None:
         """Somebody would have said by now that it is theirs."""
@@ -396,7 +396,7 @@ def _remove_attribute(study: optuna.Study) -> None:
     with backend.engine.begin() as connection:
         connection.execute(
             sa.text("DELETE FROM study_user_attributes WHERE study_id = :study AND key = :key"),
-            {"study": study._study_id, "key": ATTRIBUTE},
+            {"study": study._study_id, "key": POPULATION_ATTRIBUTE},
         )
 
 

@@ -14,8 +14,8 @@ from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.store.lease import keep_lease
 from optuna_esgd.store.memory import MemoryPopulation
-from optuna_esgd.trainer.lease import keep_lease
 from optuna_esgd.trainer.loop import WorkLoop
 
 CONFIGURATION = Settings(population_size=2, n_offspring=2, n_generations=2, lease_seconds=0.3)
@@ -28,9 +28,7 @@ class Workshop:
         self.train = train
         self.kept: list[Individual] = []
 
-    def evaluate(
-        self, offspring: Sequence[Individual], *, best_fitness: float
-    ) -> list[Outcome]:
+    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
         return [Outcome(number=one.reference.number, fitness=9.0) for one in offspring]
 
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:

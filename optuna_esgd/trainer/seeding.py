@@ -1,0 +1,32 @@
+"""torch's global generators, seeded for a block and put back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.evolution.randomness import derive_seed
+from optuna_esgd.trainer.task import Task
+
+# The generators are one per process and device: threads that seed them must take turns.
+_turn = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators on all devices for a block; the caller's stay as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with _turn, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_seeded(task: Task, configuration: Configuration, device: torch.device) -> nn.Module:
+    """A model whose weights do not matter; whatever else it draws is the same for everyone."""
+    with seeded(derive_seed(configuration.seed, "model")):
+        return task.build_model().to(device)

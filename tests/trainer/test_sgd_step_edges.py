@@ -1,0 +1,219 @@
+"""``sgd_step`` in objectives that prune, fail, break, repeat, or run in many processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from torch import nn
+
+import optuna_esgd as esgd
+from optuna_esgd.errors import StudyError
+from optuna_esgd.store.verification import verify
+from optuna_esgd.trainer.results import open_results
+from tests.trainer.studies import make_study
+from tests.trainer.test_sgd_step import (
+    build_model,
+    evaluate,
+    evaluate_now,
+    objective,
+    train_epoch,
+)
+
+ROOT = Path(__file__).parents[2]
+ONE_TRIAL = """
+import sys
+from tests.trainer.studies import make_study
+from tests.trainer.test_sgd_step import objective
+make_study(storage=sys.argv[1]).optimize(objective, n_trials=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_per_trial_is_the_same_as_one_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    for _ in range(6):
+        subprocess.run([sys.executable, "-c", ONE_TRIAL, url], cwd=ROOT, check=True)
+    apart = make_study(storage=url)
+    together = make_study()
+    together.optimize(objective, n_trials=6)
+    assert [t.params for t in apart.trials] == [t.params for t in together.trials]
+    assert [t.values for t in apart.trials] == [t.values for t in together.trials]
+
+
+def test_threads_give_the_same_as_one_thread() -> None:
+    runs = []
+    for n_jobs in (1, 3):
+        study = make_study()
+        study.optimize(seeded_by_individual, n_trials=4, n_jobs=n_jobs)
+        everyone = open_results(study).individuals(generation=0)
+        runs.append([(one.hyperparameters, one.fitness) for one in everyone])
+    assert runs[0] == runs[1]
+
+
+def seeded_by_individual(trial: optuna.Trial) -> float:
+    lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+    model = build_model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(lr)
+    with esgd.sgd_step(trial, model, evaluate) as step:
+        pass
+    return step.fitness
+
+
+def test_pruning_before_the_step_does_not_hand_out_the_same_for_ever() -> None:
+    study = make_study()
+    study.optimize(objective, n_trials=1)
+
+    def picky(trial: optuna.Trial) -> float:
+        if trial.suggest_float("lr", 1e-3, 1e-1, log=True) > 0.01:
+            raise optuna.TrialPruned
+        return objective(trial)
+
+    study.optimize(picky, n_trials=30)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert len(complete) >= 4
+    assert verify(open_results(study)) == []
+
+
+def test_an_objective_without_a_step_takes_nobody_s_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study = make_study()
+    study.optimize(objective, n_trials=2)
+    study.optimize(lambda trial: trial.suggest_float("lr", 1e-3, 1e-1, log=True), n_trials=5)
+    assert "without esgd.sgd_step" in caplog.text
+    slots = open_results(study).slots()
+    assert all(slot.n_failures == 0 for slot in slots)
+    study.optimize(objective, n_trials=2)
+    assert [t.user_attrs["generation"] for t in study.trials if t.user_attrs] == [0] * 4
+
+
+def test_studies_that_share_a_sampler_do_not_mix() -> None:
+    sampler = esgd.ESGDSampler(4, seed=1, n_epochs=1)
+    one = optuna.create_study(sampler=sampler)
+    other = optuna.create_study(sampler=sampler)
+    one.optimize(objective, n_trials=2)
+    other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    assert [slot.attempt for slot in open_results(one).slots()] == [1, 1, 0, 0]
+    other_too = optuna.create_study(sampler=sampler)
+    other_too.optimize(objective, n_trials=4)
+    one.optimize(objective, n_trials=2)
+    for study in (one, other_too):
+        assert verify(open_results(study)) == []
+
+
+def test_one_trial_has_one_step() -> None:
+    def greedy(trial: optuna.Trial) -> float:
+        first = objective(trial)
+        with esgd.sgd_step(trial, build_model(), evaluate):
+            pass
+        return first
+
+    with pytest.raises(StudyError, match="has had its SGD step"):
+        make_study().optimize(greedy, n_trials=1)
+
+
+def fail() -> None:
+    raise RuntimeError("out of cheese")
+
+
+def test_a_step_that_failed_can_be_tried_again_in_the_same_trial() -> None:
+    def persistent(trial: optuna.Trial) -> float:
+        try:
+            with esgd.sgd_step(trial, build_model(), evaluate):
+                fail()
+        except RuntimeError:
+            return objective(trial)
+
+    study = make_study()
+    study.optimize(persistent, n_trials=4)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 4
+    assert verify(open_results(study)) == []
+
+
+def test_leaving_epochs_early_scores_and_returns_to_the_best() -> None:
+    def hasty(trial: optuna.Trial) -> float:
+        model = build_model()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with esgd.sgd_step(trial, model, evaluate) as step:
+            for number in step.epochs(10):
+                train_epoch(model, optimizer)
+                if number == 1:
+                    with torch.no_grad():
+                        for parameter in model.parameters():
+                            parameter.add_(1000.0)
+                    break
+        assert evaluate_now(model) == pytest.approx(step.fitness)
+        return step.fitness
+
+    study = make_study()
+    study.optimize(hasty, n_trials=4)
+    assert all(t.user_attrs["epochs"] == 2 for t in study.trials)
+    assert all(t.value < 10 for t in study.trials)
+
+
+def test_back_off_restores_the_optimizer_too() -> None:
+    norms: list[float] = []
+
+    def explosive(trial: optuna.Trial) -> float:
+        model = build_model()
+        optimizer = torch.optim.SGD(model.parameters(), 1e6, momentum=0.9)
+        with esgd.sgd_step(trial, model, evaluate, optimizer=optimizer) as step:
+            for _ in step.epochs(3):
+                norms.append(
+                    sum(float(s["momentum_buffer"].norm()) for s in optimizer.state.values())
+                )
+                train_epoch(model, optimizer)
+        return step.fitness
+
+    make_study(back_off="step").optimize(explosive, n_trials=1)
+    assert norms == [0.0, 0.0, 0.0]
+
+
+def test_scoring_leaves_every_module_in_its_mode() -> None:
+    def frozen_norm(trial: optuna.Trial) -> float:
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        model[1].eval()
+        with esgd.sgd_step(trial, model, evaluate) as step:
+            for _ in step.epochs(2):
+                assert model.training
+                assert not model[1].training
+        return step.fitness
+
+    make_study().optimize(frozen_norm, n_trials=2)
+
+
+def test_an_evolution_step_that_fails_does_not_fail_the_trial(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study = make_study()
+    calls: list[Any] = []
+
+    def once_broken(trial: optuna.Trial) -> float:
+        def fragile(model: nn.Module) -> float:
+            calls.append(model)
+            if trial.number == 3 and len(calls) > n_before + 3:
+                raise RuntimeError("out of cheese")
+            return evaluate(model)
+
+        n_before = len(calls)
+        model = build_model()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with esgd.sgd_step(trial, model, fragile) as step:
+            for _ in step.epochs(2):
+                train_epoch(model, optimizer)
+        return step.fitness
+
+    study.optimize(once_broken, n_trials=5)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 5
+    assert "evolution step failed" in caplog.text
+    assert study.trials[4].user_attrs["generation"] == 1
+    assert verify(open_results(study)) == []
