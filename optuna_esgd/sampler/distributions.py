@@ -100,14 +100,12 @@ def plain_value(distribution: BaseDistribution, value: Value) -> Value:
     if not contains(distribution, value):
         raise StudyError(f"{value!r} is not a value of {distribution!r}.")
     if isinstance(distribution, CategoricalDistribution):
-        same = [c for c in distribution.choices if c is value or (c == value and _alike(c, value))]
-        return same[0] if same else value
-    assert isinstance(value, int | float)  # noqa: S101  (contains() has checked it)
-    return int(value) if isinstance(distribution, IntDistribution) else float(value)
-
-
-def _alike(choice: object, value: object) -> bool:
-    return type(choice) is type(value)
+        # To Optuna True and 1 are one choice; ranges tell them apart.
+        for choice in distribution.choices:
+            if choice == value and type(choice) is type(value):
+                return choice
+    plain: Value = distribution.to_external_repr(distribution.to_internal_repr(value))
+    return plain
 
 
 def _float_scale(low: float, high: float, *, log: bool, step: float | None) -> Scale:

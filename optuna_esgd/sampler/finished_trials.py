@@ -98,11 +98,12 @@ class FinishedTrials:
         with self._lock:
             still_open = []
             for position in (*self._open, *range(self._n_seen, len(trials))):
-                trial = trials[position]
-                if trial.state == TrialState.COMPLETE:
-                    self._add(trial)
-                elif not trial.state.is_finished():
+                # Another thread may have read a longer list before.
+                trial = trials[position] if position < len(trials) else None
+                if trial is None or not trial.state.is_finished():
                     still_open.append(position)
+                elif trial.state == TrialState.COMPLETE:
+                    self._add(trial)
             self._open = still_open
             self._n_seen = max(self._n_seen, len(trials))
             return self._candidates()

@@ -26,6 +26,7 @@ from optuna_esgd.store.outcomes import (
     best_of,
     check_layout,
     check_outcomes,
+    readable,
     weights_not_found,
 )
 
@@ -131,7 +132,7 @@ class MemoryPopulation:
             held.state, held.worker = "free", ""
             if failure is not None:
                 held.n_failures += 1
-                held.failure = failure
+                held.failure = readable(failure)
             return True
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:

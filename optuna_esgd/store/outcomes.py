@@ -14,6 +14,11 @@ from optuna_esgd.errors import ConfigurationError, WeightsNotFoundError
 from optuna_esgd.evolution.fitness import clean_fitness
 
 
+def readable(text: str) -> str:
+    """Text that every database can store: no NUL, no half characters."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 def check_outcomes(claim: Claim, outcomes: Sequence[Outcome]) -> None:
     """Refuse outcomes that are not those of the claimed slot, one each.
 

@@ -57,7 +57,11 @@ def prune(storage: optuna.storages.BaseStorage, store_url: str | None = None) ->
 
 
 def _claimed(studies: Iterable[optuna.study._frozen.FrozenStudy]) -> set[str]:
-    return {str(one.user_attrs[POPULATION_ATTRIBUTE]) for one in studies if POPULATION_ATTRIBUTE in one.user_attrs}
+    return {
+        str(one.user_attrs[POPULATION_ATTRIBUTE])
+        for one in studies
+        if POPULATION_ATTRIBUTE in one.user_attrs
+    }
 
 
 def _rows(connection: sa.Connection, home: str) -> list[tuple[str, int | None]]:

@@ -19,7 +19,7 @@ from optuna_esgd.engine.individual import (
     SlotState,
 )
 from optuna_esgd.engine.snapshot import Outcome
-from optuna_esgd.errors import CorruptionError
+from optuna_esgd.errors import ConfigurationError, CorruptionError
 from optuna_esgd.evolution.fitness import clean_fitness
 from optuna_esgd.store import tables
 from optuna_esgd.store.clock import now_seconds
@@ -68,7 +68,7 @@ def individual_values(study_uuid: str, one: Individual) -> Values:
         "birth": one.birth,
         "origin": None if one.origin is None else _dump(one.origin),
         "parents": _dump(one.parents),
-        "mutation_scale": one.mutation_scale,
+        "mutation_scale": float(one.mutation_scale),
         "species": one.species,
         "hyperparameters": _dump(dict(one.hyperparameters)),
         "inherits_optimizer_state": one.inherits_optimizer_state,
@@ -92,10 +92,10 @@ def outcome_values(outcome: Outcome, *, worker: str) -> Values:
         "fitness": fitness,
         "diverged": diverged,
         "finished": True,
-        "n_back_offs": outcome.n_back_offs,
-        "n_epochs": outcome.n_epochs,
-        "n_gradients": outcome.n_gradients,
-        "n_evaluations": outcome.n_evaluations,
+        "n_back_offs": int(outcome.n_back_offs),
+        "n_epochs": int(outcome.n_epochs),
+        "n_gradients": int(outcome.n_gradients),
+        "n_evaluations": int(outcome.n_evaluations),
         "worker": worker,
     }
     if outcome.birth_fitness is not None:
@@ -198,4 +198,14 @@ def _number_to_json(number: float) -> float | str:
 
 
 def _dump(content: Mapping[str, Any] | Sequence[Any]) -> str:
-    return json.dumps(content, separators=(",", ":"))
+    return json.dumps(content, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: object) -> object:
+    """A NumPy number as Python's, which JSON knows."""
+    item = getattr(value, "item", None)
+    if item is None:
+        raise ConfigurationError(
+            f"Hyperparameters must be numbers, texts, booleans or None, got {value!r}."
+        )
+    return item()

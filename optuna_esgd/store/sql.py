@@ -81,7 +81,7 @@ class SqlPopulation:
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take a claimable slot, or None."""
-        worker = worker[:WORKER_LENGTH]
+        worker = rules.readable(worker)[:WORKER_LENGTH]
         taken = write(
             self._database,
             claims.claim,
@@ -98,7 +98,8 @@ class SqlPopulation:
 
     def release(self, claim: Claim, *, failure: str | None = None) -> bool:
         """Give the slot back; False if the claim is lost."""
-        return write(self._database, claims.release, self._uuid, claim, failure=failure)
+        text = None if failure is None else rules.readable(failure)
+        return write(self._database, claims.release, self._uuid, claim, failure=text)
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""

@@ -17,6 +17,8 @@ from optuna_esgd.errors import StorageError
 from optuna_esgd.store.engines import WRITES, Database
 
 _logger = logging.getLogger(__name__)
+# Of its own: training may depend on Python's global one.
+_random = random.Random()  # noqa: S311 - spreads workers, hides nothing
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -104,7 +106,7 @@ def _run(database: Database, mode: dict[str, Any], body: Callable[[sa.Connection
                 raise translate(error, database, n_tries=n_tries) from None
             _logger.debug("%s: %s, trying again (%d)", database, obstacle, n_tries)
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(n_tries, 10))
-        time.sleep(random.uniform(0, longest))  # noqa: S311 - spreads workers, hides nothing
+        time.sleep(_random.uniform(0, longest))
     raise AssertionError("unreachable")
 
 

@@ -75,6 +75,16 @@ class ClaimContract(Contract):
         assert population.slot_failure(_FIRST) == long
         assert take(population, _FIRST).slot.n_failures == 2
 
+    def test_failures_of_any_text_are_remembered(self, population: Population) -> None:
+        """Tracebacks quote whatever was in the data; what cannot be stored is replaced."""
+        population.commit_plan(example_plan(0))
+        claim = population.claim(_FIRST, worker="\0 and \udc80" * 99, lease_seconds=LEASE_SECONDS)
+        assert claim is not None
+        assert population.release(claim, failure="before \0 between \udc80 after")
+        found = population.slot_failure(_FIRST)
+        assert found.startswith("before ")
+        assert found.endswith(" after")
+
     def test_expired_lease_frees_the_slot(self, population: Population) -> None:
         """The next worker gets another attempt, the first one is fenced off."""
         population.commit_plan(example_plan(0))

@@ -69,9 +69,15 @@ class OutcomeContract(Contract):
         """Fitness often comes from NumPy."""
         numpy = pytest.importorskip("numpy")
         population.commit_plan(example_plan(0))
-        ended = [outcome(0, numpy.float64(0.1)), outcome(1, numpy.float32(0.5))]
+        chosen = {"lr": numpy.float32(0.5), "width": numpy.int64(7), "flag": numpy.bool_(True)}
+        ended = [
+            outcome(0, numpy.float64(0.1), hyperparameters=chosen, n_epochs=numpy.int64(3)),
+            outcome(1, numpy.float32(0.5)),
+        ]
         assert population.finish(take(population, _FIRST), ended)
-        assert [one.fitness for one in population.individuals()][:2] == [0.1, 0.5]
+        one, other, *_ = population.individuals()
+        assert (one.fitness, other.fitness, one.n_epochs) == (0.1, 0.5, 3)
+        assert dict(one.hyperparameters) == {"lr": 0.5, "width": 7, "flag": True}
 
     def test_born_fitness_of_the_plan_stands(self, population: Population) -> None:
         """An outcome without one does not take it away."""

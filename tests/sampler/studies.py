@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ def sphere(trial: Trial) -> float:
 
 def rosenbrock(trial: Trial) -> float:
     x = [trial.suggest_float(f"x{index}", -2, 2) for index in range(4)]
-    return sum(100 * (b - a**2) ** 2 + (1 - a) ** 2 for a, b in zip(x, x[1:], strict=False))
+    return sum(100 * (b - a**2) ** 2 + (1 - a) ** 2 for a, b in itertools.pairwise(x))
 
 
 def branin(trial: Trial) -> float:

@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -304,8 +303,8 @@ class TestValuesOfIndividuals:
     """Doors with weights: the trainer hands a trial its values."""
 
     @pytest.fixture
-    def sampler(self) -> Iterator[ESGDSampler]:
-        yield ESGDSampler(4, seed=0)
+    def sampler(self) -> ESGDSampler:
+        return ESGDSampler(4, seed=0)
 
     def test_what_is_handed_out_is_suggested(self, sampler: ESGDSampler) -> None:
         study = make_study(sampler)
@@ -345,7 +344,7 @@ class TestValuesOfIndividuals:
         trial = make_study(sampler).ask()
         sampler.hand_out(trial.number, {"x": value})
         with pytest.raises(
-            StudyError, match="Parameter 'x' of trial 0 cannot take .* not a value"
+            StudyError, match=r"Parameter 'x' of trial 0 cannot take .* not a value"
         ):
             trial.suggest_float("x", 0, 2)
 

@@ -77,7 +77,7 @@ def test_offspring_that_cannot_be_scored_count_as_diverged() -> None:
             return MODELS["batch-norm"][0]()
 
     study = make_study()
-    trainer = esgd.ESGDTrainer(Uncalibrated(in_generation=-1))
+    trainer = esgd.ESGDTrainer(Uncalibrated(in_generation=-1), cohort_size=4)
     study.optimize(trainer, n_trials=80, catch=(RuntimeError,), callbacks=[stop_at_12])
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     assert len(complete) == 12

@@ -1,0 +1,36 @@
+"""``create_storage``: Optuna's own tables in a database that also holds weights well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from optuna_esgd.errors import StorageError
+from optuna_esgd.store.storages import create_storage, open_storage
+
+
+def test_sqlite_files_are_made_our_way(tmp_path: Path) -> None:
+    storage = create_storage(f"sqlite:///{tmp_path}/a.db")
+    with storage.engine.connect() as connection:
+        settings = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "page_size", "synchronous", "busy_timeout")
+        }
+    assert settings == {
+        "journal_mode": "wal",
+        "page_size": 65536,
+        "synchronous": 1,
+        "busy_timeout": 60000,
+    }
+    study = optuna.create_study(storage=storage, study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    assert len(optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/a.db").trials) == 2
+    storage.engine.dispose()
+
+
+def test_a_mistyped_path_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="There is no file"):
+        open_storage(f"sqlite:///{tmp_path}/typo.db")
+    assert list(tmp_path.iterdir()) == []
