@@ -41,9 +41,12 @@ class Server:
         self._url = url
         self._stop = stop
         self._names: list[str] = []
+        self._free: list[str] = []
 
     def make(self) -> str:
-        """The URL of a new, empty database."""
+        """The URL of an empty database."""
+        if self._free:
+            return self._free.pop()
         name = f"esgd_test_{uuid.uuid4().hex[:12]}"
         self._execute(f"CREATE DATABASE {name}")
         self._names.append(name)
@@ -52,15 +55,24 @@ class Server:
             self._execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
         return self._url.set(database=name).render_as_string(hide_password=False)
 
-    def drop(self, url: str) -> None:
-        name = str(sa.make_url(url).database)
-        force = " WITH (FORCE)" if self._url.get_backend_name() == "postgresql" else ""
-        self._execute(f"DROP DATABASE IF EXISTS {name}{force}")
-        self._names.remove(name)
+    def give_back(self, url: str) -> None:
+        """Empty a database for the next test: much faster than dropping and making one."""
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+                connection.exec_driver_sql("CREATE SCHEMA public")
+            else:
+                connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 0")
+                names = sa.inspect(connection).get_table_names()
+                if names:
+                    connection.exec_driver_sql(f"DROP TABLE {', '.join(names)}")
+        self._free.append(url)
 
     def close(self) -> None:
-        for name in [*self._names]:
-            self.drop(self._url.set(database=name).render_as_string(hide_password=False))
+        force = " WITH (FORCE)" if self._url.get_backend_name() == "postgresql" else ""
+        for name in self._names:
+            self._execute(f"DROP DATABASE IF EXISTS {name}{force}")
         self._stop()
 
     def _execute(self, statement: str) -> None:
@@ -158,24 +170,28 @@ def databases() -> Iterator[Databases]:
 
 
 @pytest.fixture(autouse=True)
-def closed_connections() -> Iterator[None]:
+def closed_connections() -> Iterator[Callable[[], None]]:
     """Close what a test has opened, Optuna's connections included: nobody else would."""
     engines: set[sa.Engine] = set()
 
     def remember(connection: sa.Connection) -> None:
         engines.add(connection.engine)
 
+    def close() -> None:
+        close_databases()
+        for engine in engines:
+            engine.dispose()
+        engines.clear()
+
     sa.event.listen(sa.Engine, "engine_connect", remember)
-    yield
+    yield close
     sa.event.remove(sa.Engine, "engine_connect", remember)
-    close_databases()
-    for engine in engines:
-        engine.dispose()
+    close()
 
 
 @pytest.fixture
 def make_database(
-    databases: Databases, tmp_path: Path, closed_connections: None
+    databases: Databases, tmp_path: Path, closed_connections: Callable[[], None]
 ) -> Iterator[MakeDatabase]:
     """Makes an empty database of a kind: ``make_database("postgresql")`` is its URL."""
     made: list[tuple[str, str]] = []
@@ -188,9 +204,9 @@ def make_database(
         return url
 
     yield make
-    close_databases()
+    closed_connections()
     for kind, url in made:
-        databases.server(kind).drop(url)
+        databases.server(kind).give_back(url)
 
 
 @pytest.fixture(params=KINDS)

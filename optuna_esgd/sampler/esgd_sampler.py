@@ -26,7 +26,7 @@ from optuna_esgd.sampler.distributions import plain_value, to_range
 from optuna_esgd.sampler.proposals import ExploreSampler
 
 if TYPE_CHECKING:
-    from optuna_esgd.sampler.held_slots import HeldSlots
+    from optuna_esgd.sampler.held_slots import HeldSlot, HeldSlots
 
 
 class NotHandled(Enum):
@@ -184,7 +184,8 @@ class ESGDSampler(BaseSampler):
         """Set up what belongs to this process only."""
         self.slot_values = None
         self._held_slots: HeldSlots | None = None
-        self._handed_out: dict[int, dict[str, Value]] = {}
+        # By thread too: studies in other threads, with trials of the same number, may share us.
+        self._handed_out: dict[tuple[int, int], dict[str, Value]] = {}
         self._births = Births(self._configuration)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -206,12 +207,12 @@ class ESGDSampler(BaseSampler):
             return self._held_slots
 
     def hand_out(self, trial_number: int, values: Mapping[str, Value]) -> None:
-        """From now on, suggest these values to this trial."""
-        self._handed_out[trial_number] = dict(values)
+        """From now on, suggest these values to this trial, in this thread."""
+        self._handed_out[threading.get_ident(), trial_number] = dict(values)
 
     def take_back(self, trial_number: int) -> None:
         """Forget what was handed out to this trial, if anything was."""
-        self._handed_out.pop(trial_number, None)
+        self._handed_out.pop((threading.get_ident(), trial_number), None)
 
     def explore_with(
         self,
@@ -277,11 +278,12 @@ class ESGDSampler(BaseSampler):
         value: Value | NotHandled = NOT_HANDLED
         if self.slot_values is not None:
             value = self.slot_values(study, trial, name, distribution)
-        if value is NOT_HANDLED and trial.number in self._handed_out:
+        if value is NOT_HANDLED and (threading.get_ident(), trial.number) in self._handed_out:
             value = self._handed_value(trial.number, name)
         if value is NOT_HANDLED:
             held = self.held_slots.find(study, trial.number, self.settings)
-            value = NOT_HANDLED if held is None else held.value(name, to_range(distribution))
+            if held is not None:
+                value = self._explored_value(study, held, name, distribution)
         if value is NOT_HANDLED:
             return NOT_HANDLED
         try:
@@ -292,8 +294,18 @@ class ESGDSampler(BaseSampler):
                 f"its individual: {error}"
             ) from None
 
+    def _explored_value(
+        self, study: optuna.Study, held: HeldSlot, name: str, distribution: BaseDistribution
+    ) -> Value:
+        """The value of an individual whose objective suggests its own hyperparameters."""
+        if self.explore_sampler is None or held.ancestor is None:
+            return held.value(name, to_range(distribution))
+        from optuna_esgd.sampler.step_proposals import propose  # noqa: PLC0415
+
+        return propose(self.explore_sampler, study, held, name, distribution)
+
     def _handed_value(self, trial_number: int, name: str) -> Value:
-        values = self._handed_out[trial_number]
+        values = self._handed_out[threading.get_ident(), trial_number]
         if name not in values:
             raise StudyError(
                 f"Trial {trial_number} asks for the parameter {name!r}, but its individual has "

@@ -54,7 +54,7 @@ class GenerationLoop(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class HeldSlot:
     """A slot claimed for a trial; its lease is renewed until it is dropped.
 
@@ -65,6 +65,7 @@ class HeldSlot:
         individual: Who is trained in the slot.
         ancestor: The trained individual whose hyperparameters are inherited; None for founders.
         lease: Closed when the slot is no longer held.
+        shadow: The trial that an Optuna sampler proposes values for, once it has been asked.
     """
 
     population: Population
@@ -73,6 +74,7 @@ class HeldSlot:
     individual: Individual
     ancestor: Individual | None
     lease: contextlib.ExitStack
+    shadow: optuna.Trial | None = None
 
     def value(self, name: str, range_: Range) -> Value:
         """The hyperparameter of this name, inherited from the ancestor where it had one."""

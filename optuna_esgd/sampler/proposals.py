@@ -64,14 +64,8 @@ class ExploreSampler:
 
     def _open_study(self, generation: int) -> optuna.Study:
         sampler = copy.deepcopy(self.sampler)
-        seed_sampler(sampler, derive_seed(self.configuration.seed, generation, "explore"))
-        logging.getLogger("optuna.storages._in_memory").addFilter(_is_not_about_us)
-        study = optuna.create_study(
-            storage=optuna.storages.InMemoryStorage(),
-            sampler=sampler,
-            study_name=_STUDY_NAME,
-            direction="maximize",
-        )
+        seed = derive_seed(self.configuration.seed, generation, "explore")
+        study = open_study_in_memory(sampler, seed)
         # A genetic algorithm asks which generation a trial was of: with all in the first one, the
         # best of all are the parents.
         attributes = {}
@@ -156,6 +150,18 @@ class _Shown:
 
 def _is_near_one(range_: Range) -> TypeGuard[FloatRange]:
     return isinstance(range_, FloatRange) and range_.scale == "one_minus" and range_.step is None
+
+
+def open_study_in_memory(sampler: BaseSampler, seed: int) -> optuna.Study:
+    """A quiet, empty study to be maximised, whose sampler is seeded in place."""
+    seed_sampler(sampler, seed)
+    logging.getLogger("optuna.storages._in_memory").addFilter(_is_not_about_us)
+    return optuna.create_study(
+        storage=optuna.storages.InMemoryStorage(),
+        sampler=sampler,
+        study_name=_STUDY_NAME,
+        direction="maximize",
+    )
 
 
 def ranked_improvements(past: Sequence[Individual]) -> list[tuple[Individual, float]]:

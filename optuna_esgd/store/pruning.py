@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import optuna
 import sqlalchemy as sa
 
-from optuna_esgd.store import schema
+from optuna_esgd.store import POPULATION_ATTRIBUTE, schema
 from optuna_esgd.store.collection import sweep
 from optuna_esgd.store.engines import Database, open_database
-from optuna_esgd.store import POPULATION_ATTRIBUTE
 from optuna_esgd.store.opening import forget_populations
 from optuna_esgd.store.storages import find_database, is_own_database, name_home
 from optuna_esgd.store.tables import plan, study

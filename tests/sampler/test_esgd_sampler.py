@@ -320,11 +320,13 @@ class TestValuesOfIndividuals:
     def test_other_trials_are_not_concerned(self, sampler: ESGDSampler) -> None:
         study = make_study(sampler)
         trials = [study.ask() for _ in range(8)]
-        for trial in trials:
+
+        def suggest(trial: optuna.Trial) -> None:
             sampler.hand_out(trial.number, {"x": float(trial.number)})
-        threads = [
-            threading.Thread(target=trial.suggest_float, args=("x", 0, 10)) for trial in trials
-        ]
+            trial.suggest_float("x", 0, 10)
+            sampler.take_back(trial.number)
+
+        threads = [threading.Thread(target=suggest, args=(trial,)) for trial in trials]
         for thread in threads:
             thread.start()
         for thread in threads:

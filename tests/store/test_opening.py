@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
-from optuna_esgd.store import POPULATION_ATTRIBUTE, tables
+from optuna_esgd.store import POPULATION_ATTRIBUTE, identity, tables
 from optuna_esgd.store.engines import open_database
 from optuna_esgd.store.identity import StudyPlace, create_row
 from optuna_esgd.store.memory import MemoryPopulation
@@ -318,8 +318,11 @@ class TestCreation:
             assert open_small(study).uuid != uuid
             assert study.user_attrs[POPULATION_ATTRIBUTE] != uuid
 
-    def test_unused_row_with_other_settings_is_not(self, tmp_path: Path) -> None:
+    def test_unused_row_with_other_settings_is_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Somebody would have said by now that it is theirs."""
+        monkeypatch.setattr(identity, "_ADOPTION_SECONDS", 0.1)
         study, place = _place(tmp_path)
         database = open_database(_url(tmp_path))
         other = replace(SMALL, population_size=8).configure(seed=1, cohort_size=2, maximize=False)

@@ -87,7 +87,10 @@ def test_unique_violation_is_run_again(database: Database) -> None:
     assert n_runs == 2
 
 
-def test_what_never_ends_well_is_given_up(database: Database) -> None:
+def test_what_never_ends_well_is_given_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "_LONGEST_PAUSE_SECONDS", 0.01)
     n_runs = 0
 
     def insert(connection: sa.Connection) -> None:

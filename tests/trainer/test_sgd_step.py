@@ -177,3 +177,33 @@ def test_maximise() -> None:
     study.optimize(plain, n_trials=12)
     best = [max(t.value for t in study.trials[start : start + 4]) for start in (0, 4, 8)]
     assert best == sorted(best)
+
+
+@pytest.mark.parametrize("explore", ["resample", "tpe", "random", "nsga2"])
+def test_an_optuna_sampler_proposes_what_the_objective_suggests(explore: str) -> None:
+    samplers = {
+        "tpe": optuna.samplers.TPESampler(n_startup_trials=3),
+        "random": optuna.samplers.RandomSampler(),
+        "nsga2": optuna.samplers.NSGAIISampler(population_size=4),
+        "resample": "resample",
+    }
+    runs = []
+    for _ in range(2):
+        study = make_study(explore=samplers[explore])
+        study.optimize(objective, n_trials=12)
+        assert verify(open_results(study)) == []
+        runs.append([trial.params for trial in study.trials])
+    assert runs[0] == runs[1]
+
+
+def test_proposals_follow_the_sampler() -> None:
+    class Always(optuna.samplers.RandomSampler):
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            assert name in ("optimizer", "lr", "momentum")
+            if name == "lr":
+                return 0.0123
+            return super().sample_independent(study, trial, name, distribution)
+
+    study = make_study(explore=Always())
+    study.optimize(objective, n_trials=8)
+    assert [t.params["lr"] == 0.0123 for t in study.trials] == [False] * 4 + [True] * 4
