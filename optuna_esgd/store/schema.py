@@ -133,18 +133,24 @@ def alembic_configuration(connection: sa.Connection) -> Any:
 
 
 def _in_turn(database: Database, body: Callable[[sa.Connection], None]) -> None:
-    """Run ``body`` in a transaction that only one process at a time may be in."""
     try:
-        with (
-            database.engine.connect() as plain,
-            _lock(database, plain.execution_options(**{WRITES: True})) as connection,
-            connection.begin(),
-        ):
-            if database.kind == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+        with taking_turns(database) as connection:
             body(connection)
     except sa.exc.SQLAlchemyError as error:
         raise translate(error, database) from None
+
+
+@contextmanager
+def taking_turns(database: Database) -> Iterator[sa.Connection]:
+    """A transaction that only one process at a time may be in, to make tables."""
+    with (
+        database.engine.connect() as plain,
+        _lock(database, plain.execution_options(**{WRITES: True})) as connection,
+        connection.begin(),
+    ):
+        if database.kind == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+        yield connection
 
 
 @contextmanager
