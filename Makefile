@@ -22,12 +22,13 @@ help:
 demo: $(VENV)/.installed-package
 	$(BIN)/python $(DEMO)
 
+# One thread of arithmetic per test process: small networks are slower with two.
 test: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
 
 build: $(VENV)/.installed-tests
 	$(BIN)/python -m build --no-isolation

@@ -183,9 +183,9 @@ def describe(url: sa.URL) -> str:
 
 
 def is_in_memory(url: sa.URL) -> bool:
-    """Whether a SQLite URL names no file."""
+    """Whether a URL is SQLite's and names no file."""
     database = url.database or ""
-    return (
+    return url.get_backend_name() == "sqlite" and (
         database in ("", ":memory:")
         or database.startswith("file::memory:")
         or url.query.get("mode") == "memory"

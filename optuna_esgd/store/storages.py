@@ -17,16 +17,16 @@ import optuna
 import sqlalchemy as sa
 
 from optuna_esgd.errors import StorageError, StudyError
+from optuna_esgd.store import schema
 from optuna_esgd.store.engines import (
     Database,
     describe,
     is_in_memory,
     open_database,
     parse_url,
-    prepare_sqlite_file,
     sqlite_path,
 )
-from optuna_esgd.store.transactions import redact
+from optuna_esgd.store.transactions import read, redact
 
 _SQLITE_TIMEOUT_SECONDS = 60
 
@@ -50,19 +50,13 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
     """
     parsed = parse_url(url)
     options: dict[str, Any] = {"pool_pre_ping": True}
-    waiting: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if parsed.get_backend_name() == "sqlite":
         options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}}
-        if not is_in_memory(parsed):
-            path = sqlite_path(parsed)
-            prepare_sqlite_file(path)
-            waiting = _waiting_for_tables(path)
-    text = parsed.render_as_string(hide_password=False)
+    # Optuna fills in {SCHEMA_VERSION}; other braces are the user's.
+    text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     try:
-        with waiting:
-            # Optuna fills in {SCHEMA_VERSION}.
-            template = text.replace("{", "{{").replace("}", "}}")
-            storage = optuna.storages.RDBStorage(template, engine_kwargs=options)
+        with _taking_turns(parsed):
+            storage = optuna.storages.RDBStorage(text, engine_kwargs=options)
     except (sa.exc.SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
         reason = redact(" ".join(str(getattr(error, "orig", error)).split()), parsed)
         raise StorageError(
@@ -186,32 +180,47 @@ def _name_in_memory(backend: optuna.storages.BaseStorage) -> str:
 
 
 @contextlib.contextmanager
-def _waiting_for_tables(path: Path) -> Iterator[None]:
-    """Let one process at a time make Optuna's tables in a new file; Optuna itself does not.
+def _taking_turns(url: sa.URL) -> Iterator[None]:
+    """Let one process at a time make Optuna's tables; Optuna itself does not.
 
-    The lock is on the folder: no file is left behind, and SQLite's own locks on the file are
-    not touched.
+    Of two that do, one may fail, or both write down the version, and then nobody can open them.
+    """
+    if is_in_memory(url):
+        yield
+        return
+    database = open_database(url)
+    if read(database, _has_tables):
+        yield
+    elif database.kind == "sqlite":
+        with _locking_folder(sqlite_path(url).parent):
+            yield
+    else:
+        with schema.taking_turns(database):
+            yield
+
+
+def _has_tables(connection: sa.Connection) -> bool:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return False
+    versions = sa.table("alembic_version", sa.column("version_num"))
+    return connection.execute(sa.select(versions)).first() is not None
+
+
+@contextlib.contextmanager
+def _locking_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder: no file is left behind, and SQLite's own locks on its file stay as they are.
+
+    Where there are no such locks (Windows, some network file systems) nobody waits.
     """
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
     except ImportError:
         yield
         return
-    if _has_tables(path):
-        yield
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems cannot lock
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(folder)
-
-
-def _has_tables(path: Path) -> bool:
-    with contextlib.closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_SECONDS)) as connection:
-        try:
-            return bool(connection.execute("SELECT 1 FROM alembic_version").fetchall())
-        except sqlite3.DatabaseError:
-            return False
+        os.close(descriptor)

@@ -63,12 +63,11 @@ def test_processes_starting_together_all_succeed(empty_url: str) -> None:
         assert pool.map(_ensure, [empty_url] * 4) == [schema.HEAD] * 4
 
 
-def test_storages_made_together_all_open(make_database: MakeDatabase) -> None:
-    """Optuna alone may stamp its version twice in a new SQLite file, and never open it again."""
-    url = make_database("sqlite")
+def test_storages_made_together_all_open(empty_url: str) -> None:
+    """Optuna alone may fail, or write down its version twice and never open again."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(3) as pool:
-        assert pool.map(_create_storage, [url] * 3) == [url] * 3
+        assert len(pool.map(_create_storage, [empty_url] * 3)) == 3
 
 
 def test_newer_schema_is_refused(empty_url: str) -> None:

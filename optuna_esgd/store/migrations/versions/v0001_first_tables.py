@@ -184,6 +184,10 @@ def _create_individual() -> None:
             "study_uuid", "trial_number", name="uq_esgd_individual_study_uuid_trial_number"
         ),
     )
+    _index_individual()
+
+
+def _index_individual() -> None:
     op.create_index(
         "ix_esgd_individual_next",
         "esgd_individual",

@@ -1,0 +1,54 @@
+"""A claim lives as long as its work goes on, and no longer."""
+
+from __future__ import annotations
+
+import time
+
+from optuna_esgd.engine.individual import Claim, SlotKey
+from optuna_esgd.errors import StorageError
+from optuna_esgd.store.lease import keep_lease
+from optuna_esgd.store.memory import MemoryPopulation
+from optuna_esgd.testing.examples import example_plan, take
+
+_LEASE_SECONDS = 0.5
+
+
+def _claimed(population: MemoryPopulation) -> Claim:
+    population.commit_plan(example_plan(0))
+    return take(population, SlotKey(0, 0, 0), lease_seconds=_LEASE_SECONDS)
+
+
+def test_lease_lives_while_the_block_runs() -> None:
+    population = MemoryPopulation({})
+    claim = _claimed(population)
+    with keep_lease(population, claim, _LEASE_SECONDS):
+        time.sleep(2 * _LEASE_SECONDS)
+        assert not population.slots()[0].is_claimable
+    time.sleep(2 * _LEASE_SECONDS)
+    assert population.slots()[0].is_claimable
+
+
+def test_lost_lease_is_left_alone() -> None:
+    population = MemoryPopulation({})
+    claim = _claimed(population)
+    population.release(claim)
+    with keep_lease(population, claim, _LEASE_SECONDS):
+        time.sleep(_LEASE_SECONDS)
+    assert population.slots()[0].is_claimable
+
+
+def test_database_may_be_away_for_a_while() -> None:
+    class Unreachable(MemoryPopulation):
+        n_renewals = 0
+
+        def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
+            self.n_renewals += 1
+            if self.n_renewals == 1:
+                raise StorageError("gone")
+            return super().renew(claim, lease_seconds=lease_seconds)
+
+    population = Unreachable({})
+    with keep_lease(population, _claimed(population), _LEASE_SECONDS):
+        time.sleep(2 * _LEASE_SECONDS)
+        assert not population.slots()[0].is_claimable
+    assert population.n_renewals >= 2
