@@ -115,7 +115,7 @@ def print_generation(study: optuna.Study, trial: FrozenTrial) -> None:
     shares = ", ".join(f"{name} {species.count(name)}" for name in sorted(set(species)))
     n_bred = sum(one.user_attrs["birth"] == "recombination" for one in mine)
     tqdm.write(
-        f"generation {generation + 1:2d}: best {values[0]:.4f}  "
+        f"generation {generation}: best {values[0]:.4f}  "
         f"median {values[len(values) // 2]:.4f}  {shares}  bred {n_bred}"
     )
 
@@ -161,7 +161,10 @@ def report(
 ) -> None:
     """All arms side by side; each picked its model on validation, the test set is seen here."""
     n_steps = POPULATION * GENERATIONS * EPOCHS * task.train.n_batches
-    table = Table(title=f"{n_steps:,} gradients each")
+    table = Table(
+        title=f"{n_steps:,} gradients each",
+        caption="One seed, one split: an anecdote. Each arm picked its model by validation loss.",
+    )
     for heading in ("arm", "val. loss", "val. error", "test loss", "test error"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for name, model in arms.items():
@@ -177,6 +180,9 @@ def report(
 def tell_story(study: optuna.Study) -> None:
     """The best individual's main line: who it descends from, and the schedule that emerged."""
     console.rule("Genealogy of the best, and the schedule it discovered")
+    console.print(
+        "generation.round.number (round 0 trained, 1 bred), birth, loss at birth → at the end"
+    )
     for one in esgd.ancestry(study):
         if one.reference.round > 0:
             parents = " and ".join(str(parent) for parent in one.parents)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 
+from optuna_esgd import __version__
 from optuna_esgd.errors import EsgdError, StudyError
 
 
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="optuna-esgd", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="optuna-esgd", description="Populations that optuna_esgd has trained."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")
@@ -72,20 +76,22 @@ def _load_study(parsed: argparse.Namespace) -> optuna.Study:
 
 def _verify(parsed: argparse.Namespace) -> int:
     from optuna_esgd.store.opening import find_population  # noqa: PLC0415
-    from optuna_esgd.store.verification import verify  # noqa: PLC0415
+    from optuna_esgd.store.verification import verify, verify_trials  # noqa: PLC0415
 
-    population = find_population(_load_study(parsed), store=parsed.store)
+    study = _load_study(parsed)
+    population = find_population(study, store=parsed.store)
     if population is None:
         print(f"optuna-esgd: study {parsed.study!r} has no population.", file=sys.stderr)
         return 2
-    lies = verify(population)
+    lies = verify(population) + verify_trials(study, population)
     for lie in lies:
         print(lie)
     n_individuals = len(population.individuals())
     print(
         f"{len(lies)} lies in {n_individuals} individuals."
         if lies
-        else f"True: {n_individuals} individuals, all digests, lineages and certificates."
+        else f"True: {n_individuals} individuals (trained and bred), all digests, lineages, "
+        "certificates and trials."
     )
     return 1 if lies else 0
 
@@ -108,8 +114,10 @@ def _prune(parsed: argparse.Namespace) -> int:
 
 
 def _upgrade(parsed: argparse.Namespace) -> int:
-    from optuna_esgd.store.migrations import upgrade_schema  # noqa: PLC0415
+    from optuna_esgd.store.schema import upgrade_schema  # noqa: PLC0415
+    from optuna_esgd.store.storages import check_exists  # noqa: PLC0415
 
+    check_exists(parsed.url)
     upgrade_schema(parsed.url)
     print("The schema is up to date.")
     return 0

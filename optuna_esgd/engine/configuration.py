@@ -70,7 +70,8 @@ class Configuration:
         maximize: Direction of the study. Inside, fitness is minimised.
         max_tries: Failures of user code after which a slot keeps its birth weights.
         lease_seconds: How long a claim lives without being renewed.
-        species: Name -> what it is and searches, in words; empty where the objective chooses.
+        described: What else makes a run the same, in words: species, data. Empty where the
+            objective chooses.
     """
 
     population_size: int
@@ -92,7 +93,7 @@ class Configuration:
     maximize: bool
     max_tries: int
     lease_seconds: float
-    species: Mapping[str, str] = field(default_factory=dict)
+    described: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers before anything is trained or stored."""
@@ -186,7 +187,7 @@ class Settings:
         seed: int,
         cohort_size: int | None,
         maximize: bool,
-        species: Mapping[str, str] | None = None,
+        described: Mapping[str, str] | None = None,
     ) -> Configuration:
         """Fill in the preset and what only the study knows.
 
@@ -194,7 +195,7 @@ class Settings:
             seed: Used where the settings name none (the study's stored seed, or a fresh one).
             cohort_size: None for the whole population.
             maximize: Direction of the study.
-            species: Name -> description; None where the objective chooses.
+            described: See ``Configuration``; None for nothing.
 
         Raises:
             ConfigurationError: A number is out of range.
@@ -220,15 +221,14 @@ class Settings:
             **{"n_generations": None, **defaults, **given},
             cohort_size=mu if cohort_size is None else cohort_size,
             maximize=maximize,
-            species=dict(species or {}),
+            described=dict(described or {}),
         )
 
 
 def _by_name(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's values by name, each species by its own."""
-    values = {name: value for name, value in configuration.items() if name != "species"}
-    described: Mapping[str, str] = configuration.get("species", {})
-    return values | {f"species {name!r}": text for name, text in described.items()}
+    """A configuration's values by name, those described in words each by its own."""
+    described: Mapping[str, str] = configuration.get("described", {})
+    return {k: v for k, v in configuration.items() if k != "described"} | dict(described)
 
 
 def _plain(declared: Field[Any], value: Any) -> Any:

@@ -82,7 +82,8 @@ class ESGDSampler(BaseSampler):
         >>> study.optimize(ESGDTrainer(task), n_trials=16 * 20)  # doctest: +SKIP
 
     Args:
-        population_size: μ, how many individuals are alive; at least 2.
+        population_size: μ, how many individuals are alive; at least 2. Without weights, 8 finds
+            more than 16 within the first few hundred trials.
         preset: What the settings left at None are: ``"coevolve"``, where hyperparameters and
             optimizer state are inherited, or ``"paper"``, where they are drawn anew in each
             generation. Concerns training only.

@@ -249,7 +249,7 @@ def _join(study: optuna.Study, settings: Settings) -> GenerationLoop | None:
     except StudyError:
         return None  # it lives in a database that only ``sgd_step(store=...)`` knows
     population, configuration = open_population(study, settings, cohort_size=None)
-    return None if configuration.species else _Planner(population, configuration)
+    return None if configuration.described else _Planner(population, configuration)
 
 
 def _claim(slots: tuple[Slot, ...], trial_number: int, loop: GenerationLoop) -> HeldSlot | None:

@@ -32,7 +32,7 @@ def open_population(
     settings: Settings,
     *,
     cohort_size: int | None,
-    species: Mapping[str, str] | None = None,
+    described: Mapping[str, str] | None = None,
     store: str | None = None,
 ) -> tuple[Population, Configuration]:
     """Find or make the population of a study.
@@ -42,7 +42,7 @@ def open_population(
         settings: Must agree with those the population was made with.
         cohort_size: Individuals that train together; None for what is stored, or the whole
             population.
-        species: Name -> description of each; None for what is stored, or none.
+        described: See ``Configuration``; None for what is stored, or nothing.
         store: URL of the database for weights; None for the study's own.
 
     Returns:
@@ -60,11 +60,11 @@ def open_population(
     with _lock:
         population = _find(study, store)
         if population is None:
-            fresh = _configure(study, settings, cohort_size, species, {})
+            fresh = _configure(study, settings, cohort_size, described, {})
             population = _create(study, store, fresh)
             _opened.setdefault(study, {})[store] = population
     stored = population.configuration
-    configuration = _configure(study, settings, cohort_size, species, stored)
+    configuration = _configure(study, settings, cohort_size, described, stored)
     configuration.check_same(stored)
     return population, configuration
 
@@ -98,7 +98,7 @@ def _configure(
     study: optuna.Study,
     settings: Settings,
     cohort_size: int | None,
-    species: Mapping[str, str] | None,
+    described: Mapping[str, str] | None,
     stored: Mapping[str, Any],
 ) -> Configuration:
     seed = stored.get("seed")
@@ -106,7 +106,7 @@ def _configure(
         seed=secrets.randbits(63) if seed is None else seed,
         cohort_size=stored.get("cohort_size") if cohort_size is None else cohort_size,
         maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
-        species=stored.get("species") if species is None else species,
+        described=stored.get("described") if described is None else described,
     )
 
 

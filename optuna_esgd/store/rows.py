@@ -116,11 +116,11 @@ def individual_of(row: sa.Row[Any]) -> Individual:
     return Individual(
         reference=Reference(row.generation, row.round, row.number),
         birth=cast("Birth", row.birth),
-        origin=None if row.origin is None else Reference(*json.loads(row.origin)),
-        parents=tuple(Reference(*parent) for parent in json.loads(row.parents)),
+        origin=None if row.origin is None else Reference(*_parse(row.origin)),
+        parents=tuple(Reference(*parent) for parent in _parse(row.parents)),
         mutation_scale=row.mutation_scale,
         species=row.species,
-        hyperparameters=json.loads(row.hyperparameters),
+        hyperparameters=_parse(row.hyperparameters),
         inherits_optimizer_state=bool(row.inherits_optimizer_state),
         birth_fitness=_join_fitness(row.birth_fitness, row.birth_diverged),
         fitness=fitness,
@@ -159,7 +159,7 @@ def slot_of(row: sa.Row[Any]) -> Slot:
     """The slot in a row of ``slot_columns``."""
     return Slot(
         key=SlotKey(row.generation, row.round, row.cohort),
-        numbers=tuple(json.loads(row.numbers)),
+        numbers=tuple(_parse(row.numbers)),
         state=cast("SlotState", row.state),
         is_claimable=bool(row.is_claimable),
         attempt=row.attempt,
@@ -169,7 +169,7 @@ def slot_of(row: sa.Row[Any]) -> Slot:
 
 def certificate_of(text: str) -> tuple[float, ...]:
     """The certificate in a row of ``esgd_plan``."""
-    return tuple(float(mean) for mean in json.loads(text))
+    return tuple(float(mean) for mean in _parse(text))
 
 
 def split_fitness(fitness: float | None) -> tuple[float | None, bool]:
@@ -209,3 +209,13 @@ def _plain(value: object) -> object:
             f"Hyperparameters must be numbers, texts, booleans or None, got {value!r}."
         )
     return item()
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise CorruptionError(
+            f"A stored value is damaged: {text[:40]!r} is not JSON. The rest of the study can be "
+            "read; restore this row from a backup."
+        ) from None

@@ -74,12 +74,21 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     Raises:
         StorageError: As ``create_storage``; or there is no such SQLite file.
     """
+    check_exists(url)
+    return create_storage(url)
+
+
+def check_exists(url: str) -> None:
+    """Refuse the URL of an SQLite file that is not there.
+
+    Raises:
+        StorageError: There is no such file, or the URL is of an unknown kind.
+    """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite" and not is_in_memory(parsed):
         path = sqlite_path(parsed)
         if not path.exists():
             raise StorageError(f"There is no file {path}. Check the path in the URL.")
-    return create_storage(url)
 
 
 def _commit_without_waiting(engine: sa.Engine) -> None:

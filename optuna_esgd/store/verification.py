@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import groupby, pairwise
 
+import optuna
+from optuna.trial import TrialState
+
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual, Reference, Slot
 from optuna_esgd.engine.ports import Population
@@ -139,3 +142,35 @@ def _about_bytes(
             population.read_optimizer_state(reference)
         except (CorruptionError, WeightsNotFoundError) as error:
             yield str(error)
+
+
+def verify_trials(study: optuna.Study, population: Population) -> list[str]:
+    """Compare what Optuna shows with what is stored: values, and hyperparameters.
+
+    Args:
+        study: The population's study.
+        population: While others work on it, trials may end between two reads.
+
+    Returns:
+        The trials that show something else than their individual, in words.
+    """
+    sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
+    shown = {one.trial_number: one for one in population.individuals()}
+    lies = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        one = shown.get(trial.number)
+        if one is None or one.fitness is None or trial.value is None:
+            lies.append(f"Trial {trial.number} is complete, but shows no finished individual.")
+            continue
+        if trial.value != sign * one.fitness:
+            lies.append(
+                f"Trial {trial.number} shows the value {trial.value!r}, individual "
+                f"{one.reference} ended with {sign * one.fitness!r}."
+            )
+        stored = dict(one.hyperparameters)
+        if trial.params not in (stored, {"species": one.species, **stored}):
+            lies.append(
+                f"Trial {trial.number} shows {trial.params}, individual {one.reference} trained "
+                f"with {stored}."
+            )
+    return lies

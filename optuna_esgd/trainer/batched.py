@@ -120,7 +120,7 @@ class BatchedTraining:
         seeds = [epoch_seed(self._configuration, one, number) for one in self._individuals]
         orders = torch.stack([examples.order(seed) for seed in seeds]).to(device)
         keys = torch.tensor(seeds, device=device)
-        for step, indices in enumerate(orders.split(examples.batch_size, dim=1)):
+        for step, indices in enumerate(examples.cut(orders, dim=1)):
             gradients, _ = self._model.gradients(
                 self.weights, inputs[indices], targets[indices], keys + step
             )

@@ -83,9 +83,18 @@ class ESGDTrainer:
             for one in resolve_species((SGD(), Adam()) if species is None else species)
         }
         self.store = store
-        self._anchor = anchor.state_dict() if isinstance(anchor, nn.Module) else anchor
+        for one in self.species.values():
+            if one.needs_closure:
+                raise ConfigurationError(
+                    f"{one.name} evaluates the loss itself (a closure); it cannot be a species."
+                )
+        self._described = {
+            **{f"species {name!r}": repr(one) for name, one in self.species.items()},
+            **task.describe(),
+        }
+        self._anchor = _as_state(anchor)
         self._cohort_size = cohort_size
-        self._device = torch.device(device) if device is not None else _default_device()
+        self._device = _usable_device(device)
         self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
             weakref.WeakKeyDictionary()
         )
@@ -134,7 +143,7 @@ class ESGDTrainer:
             study,
             find_sampler(study).settings,
             cohort_size=cohort_size,
-            species={name: repr(one) for name, one in self.species.items()},
+            described=self._described,
             store=self.store,
         )
 
@@ -177,6 +186,10 @@ class ESGDTrainer:
         return 1
 
     def _check_direction(self, study: optuna.Study) -> None:
+        if len(study.directions) != 1:
+            raise ConfigurationError(
+                f"ESGD evolves one fitness, but the study has {len(study.directions)} directions."
+            )
         if (
             isinstance(self.task, SupervisedTask)
             and self.task.metric is None
@@ -188,8 +201,28 @@ class ESGDTrainer:
             )
 
 
-def _default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"device must be one this machine has, e.g. 'cpu' or 'cuda:0', got {device!r}: "
+            f"{reason}"
+        ) from None
+
+
+def _as_state(anchor: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
+    if isinstance(anchor, nn.Module):
+        return anchor.state_dict()
+    if anchor is None or isinstance(anchor, Mapping):
+        return anchor
+    raise ConfigurationError(
+        f"anchor must be a model or its state dict, got {type(anchor).__name__}. Load files "
+        "first, e.g. with safetensors.torch.load_file."
+    )
 
 
 def _fitness(individual: Individual) -> float:

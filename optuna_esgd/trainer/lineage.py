@@ -28,7 +28,10 @@ def lineage(study: optuna.Study, *, store: str | None = None) -> pd.DataFrame:
         StudyError: The study has no population.
         ImportError: pandas is not installed (``pip install optuna_esgd[pandas]``).
     """
-    import pandas as pd  # noqa: PLC0415  (optional)
+    try:
+        import pandas as pd  # noqa: PLC0415  (optional)
+    except ImportError:
+        raise ImportError("lineage needs pandas: pip install 'optuna_esgd[pandas]'.") from None
 
     maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
     everyone = open_results(study, store).individuals()

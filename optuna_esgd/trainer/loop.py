@@ -127,6 +127,12 @@ class WorkLoop:
             return
         if plan.round == 0 and plan.generation > 0:
             best = plan.certificate[0]
+            if math.isinf(best):
+                _logger.warning(
+                    "Everybody in generation %d has diverged: every fitness is NaN or infinite. "
+                    "Check the loss, the data and the ranges of the learning rates.",
+                    plan.generation - 1,
+                )
             _logger.info(
                 "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
                 plan.generation - 1,

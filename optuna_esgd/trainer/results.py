@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.ports import Population
-from optuna_esgd.errors import StudyError, WeightsNotFoundError
+from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundError
 from optuna_esgd.genome.codec import decode
 from optuna_esgd.genome.layout import named_persistent_buffers
 from optuna_esgd.store.opening import find_population
@@ -35,6 +35,8 @@ def open_results(study: optuna.Study, store: str | None = None) -> Population:
     Raises:
         StudyError: The study has none.
     """
+    if not isinstance(study, optuna.Study):
+        raise ConfigurationError(f"study must be an optuna.Study, got {type(study).__name__}.")
     population = find_population(study, store=store)
     if population is None:
         raise StudyError(
@@ -52,7 +54,8 @@ def load_best(study: optuna.Study, model: nn.Module, *, store: str | None = None
 
     Args:
         study: A study trained by ESGD.
-        model: A model of the same architecture; changed in place.
+        model: A model of the same architecture; changed in place, its mode stays (call
+            ``model.eval()`` before use).
         store: Where weights are, if not in the study's database.
 
     Returns:
@@ -126,6 +129,8 @@ def export(
     population = open_results(study, store)
     individual = _best(population) if trial is None else _of_trial(population, trial)
     target = Path(path)
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
     partial = target.with_name(target.name + ".partial")
     metadata = {"study": study.study_name, "individual": str(individual.reference)}
     tensors = read_tensors(population, individual.reference)
@@ -139,6 +144,7 @@ def greedy_soup(study: optuna.Study, task: Task, *, store: str | None = None) ->
 
     Wortsman et al. 2022, "Model soups" (greedy recipe). Never worse than the best trained member.
     """
+    _check_task(task)
     population = open_results(study, store)
     members = last_population(population)
     soup = read_tensors(population, members[0].reference)
@@ -160,6 +166,7 @@ def ensemble(
     study: optuna.Study, task: Task, *, n_members: int | None = None, store: str | None = None
 ) -> Combined:
     """All (or the ``n_members`` best) of the last population, whose outputs are averaged."""
+    _check_task(task)
     population = open_results(study, store)
     members = last_population(population)[:n_members]
     models = [
@@ -213,6 +220,10 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         StudyError: The model has other tensors than these.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"model must be a torch.nn.Module to load weights into, got {type(model).__name__}."
+        )
     wanted: dict[str, Tensor] = dict(named_persistent_buffers(model))
     wanted.update(model.named_parameters())
     if differing := wanted.keys() ^ tensors.keys():
@@ -229,6 +240,13 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
                 )
             target.copy_(tensors[name])
     return model
+
+
+def _check_task(task: object) -> None:
+    if not isinstance(task, Task):
+        raise ConfigurationError(
+            f"task must be the Task the study was trained on, got {type(task).__name__}."
+        )
 
 
 def _best(population: Population) -> Individual:

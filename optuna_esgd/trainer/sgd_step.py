@@ -79,12 +79,9 @@ class SgdStep:
     """The context ``sgd_step`` opens.
 
     Attributes:
-        fitness: After the block: the fitness to return from the objective, in its direction.
         generation: Which generation the individual belongs to.
         birth: founder, elite, survivor or recombination.
     """
-
-    fitness: float
 
     def __init__(
         self,
@@ -106,6 +103,17 @@ class SgdStep:
         self._n_epochs = 0
         self._n_evaluations = 0
         self._is_scored = False
+        self._fitness: float | None = None
+
+    @property
+    def fitness(self) -> float:
+        """The fitness to return from the objective, in its direction; known after the block."""
+        if self._fitness is None:
+            raise StudyError(
+                "The fitness of an SGD step is known after its block: write `return step.fitness` "
+                "below `with esgd.sgd_step(...) as step:`, not inside."
+            )
+        return self._fitness
 
     def __enter__(self) -> Self:
         """Claim an individual, and give the model its birth weights."""
@@ -261,7 +269,7 @@ class SgdStep:
 
     def _show(self) -> None:
         maximize = self._configuration.maximize
-        self.fitness = shown_value(self._rule.best_fitness, maximize=maximize)
+        self._fitness = shown_value(self._rule.best_fitness, maximize=maximize)
         finished = self._population.individual_of_trial(self._trial.number)
         if finished is not None:
             for name, value in attributes(finished, self._configuration).items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
@@ -30,8 +31,9 @@ class SupervisedTask(Task):
             Models for a known set of weights go into ``ESGDTrainer(anchor=...)``.
         loss: ``loss(outputs, targets)``, the mean over a batch as one number; what is trained on.
         train: ``(inputs, targets)`` as tensors or arrays, a map-style ``Dataset`` of such pairs,
-            or a ``DataLoader`` over one (its batch size and collate function are used; the order
-            is drawn per individual and epoch). Tensors and ``TensorDataset`` train batched.
+            or a ``DataLoader`` over one (its batch size, collate function and ``drop_last`` are
+            used; the order is drawn per individual and epoch). Tensors and ``TensorDataset``
+            train batched.
         validation: The same, fixed: fitness is measured on it.
         metric: ``metric(outputs, targets)``, the mean over a batch: the fitness, in the study's
             direction. The loss if None (then the study must minimise).
@@ -70,11 +72,17 @@ class SupervisedTask(Task):
             raise ConfigurationError(
                 f"precision must be 'float32' or 'bfloat16', got {precision!r}."
             )
+        for name, criterion in {"loss": loss, "metric": metric}.items():
+            if criterion is not None and not callable(criterion):
+                raise ConfigurationError(
+                    f"{name} must be a function of (outputs, targets), got {criterion!r}."
+                )
         self.model = model
         self.loss = loss
         self.metric = metric
         self.precision = precision
-        self.train = ExampleSet.of(train, batch_size or 32, "train", override=batch_size)
+        size = 32 if batch_size is None else batch_size
+        self.train = ExampleSet.of(train, size, "train", override=batch_size)
         self.validation = ExampleSet.of(validation, evaluation_batch_size, "validation")
         self._calibration = (
             None
@@ -120,6 +128,14 @@ class SupervisedTask(Task):
                 total += float(criterion(model(inputs), targets)) * len(targets)
         return total / len(examples)
 
+    def describe(self) -> Mapping[str, str]:
+        """Digests of the data, where it is tensors, and what else changes the numbers."""
+        return {
+            "training data": f"{self.train.describe()}, batches of {self.train.batch_size}",
+            "validation data": self.validation.describe(),
+            "precision": self.precision,
+        }
+
     def calibrate(self, model: nn.Module) -> None:
         """Re-estimate the running statistics of a bred model on fixed training batches."""
         if has_running_statistics(model):
@@ -161,9 +177,12 @@ class ExampleSet:
         dataset: Dataset[Any] | None,
         batch_size: int,
         collate: Callable[[list[Any]], Any],
+        *,
+        drop_last: bool = False,
     ) -> None:
         self.tensors = tensors
         self.batch_size = batch_size
+        self.drop_last = drop_last
         self._dataset = dataset
         self._collate = collate
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -178,12 +197,16 @@ class ExampleSet:
             ConfigurationError: Not examples, of unequal lengths, or none at all.
         """
         collate: Callable[[list[Any]], Any] = default_collate
+        drop_last = False
         if isinstance(examples, DataLoader):
+            drop_last = examples.drop_last and name == "train"
             if examples.batch_size is not None and override is None and name == "train":
                 batch_size = examples.batch_size
             collate, examples = examples.collate_fn, examples.dataset
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigurationError(f"Batch sizes must be at least 1, got {batch_size!r}.")
+            raise ConfigurationError(
+                f"Batch sizes must be whole numbers of at least 1, got {batch_size!r}."
+            )
         if isinstance(examples, IterableDataset):
             raise ConfigurationError(
                 f"{name} must be of known length with items by index; an IterableDataset is not. "
@@ -195,14 +218,25 @@ class ExampleSet:
             examples = (tensors[0], tensors[1]) if len(tensors) == 2 else examples
         if isinstance(examples, Dataset):
             n_examples = len(examples)  # type: ignore[arg-type]
-            made = cls(None, examples, batch_size, collate)
+            made = cls(None, examples, batch_size, collate, drop_last=drop_last)
         else:
             inputs, targets = _as_tensors(examples, name)
             n_examples = len(inputs)
-            made = cls((inputs, targets), None, batch_size, collate)
+            made = cls((inputs, targets), None, batch_size, collate, drop_last=drop_last)
         if n_examples == 0:
             raise ConfigurationError(f"{name} has no examples.")
         return made
+
+    def describe(self) -> str:
+        """Number of examples, and a digest where they are tensors."""
+        if self.tensors is None:
+            return f"{len(self)} examples"
+        digest = xxhash.xxh3_64()
+        for tensor in self.tensors:
+            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+            content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(content.numpy().data)
+        return f"{len(self)} examples {digest.hexdigest()}"
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -213,7 +247,14 @@ class ExampleSet:
     @property
     def n_batches(self) -> int:
         """Batches in one pass."""
-        return -(-len(self) // self.batch_size)
+        return len(self.cut(torch.arange(len(self))))
+
+    def cut(self, order: Tensor, dim: int = 0) -> list[Tensor]:
+        """Cut indices along a dimension into batches; the last may be smaller, or dropped."""
+        batches = list(order.split(self.batch_size, dim=dim))
+        if self.drop_last and len(batches) > 1 and batches[-1].shape[dim] < self.batch_size:
+            del batches[-1]
+        return batches
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The tensors on a device, copied there once."""
@@ -231,7 +272,7 @@ class ExampleSet:
     def batches(self, device: torch.device, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """One pass, in the order of ``seed``, or as they are where it is None."""
         order = torch.arange(len(self)) if seed is None else self.order(seed)
-        for indices in order.split(self.batch_size):
+        for indices in self.cut(order):
             if self.tensors is not None:
                 inputs, targets = self.on(device)
                 on_device = indices.to(device)

@@ -90,6 +90,13 @@ class Task(abc.ABC):
         NaN and infinity mean that the individual has diverged.
         """
 
+    def describe(self) -> Mapping[str, str]:
+        """What must be the same whenever a study is opened again, by name, in a few words.
+
+        Override it to have e.g. a digest of the data compared; nothing by default.
+        """
+        return {}
+
     def calibrate(self, model: nn.Module) -> None:
         """Prepare a newly bred model before it is scored.
 

@@ -41,12 +41,27 @@ def test_verify_finds_a_true_study_true(url: str, capsys: pytest.CaptureFixture[
         "UPDATE esgd_plan SET certificate = '[0.001, 0.002]' WHERE generation = 1 AND round = 0",
         "UPDATE esgd_chunk SET payload = zeroblob(length(payload))",
         "DELETE FROM esgd_individual WHERE generation = 0 AND round = 0 AND number = 1",
+        "UPDATE esgd_individual SET hyperparameters = '{}' WHERE generation = 2 AND round = 0",
+        "UPDATE esgd_individual SET fitness = fitness / 2 WHERE generation = 2 AND round = 0",
+        "UPDATE trial_values SET value = value / 2",
     ],
 )
 def test_verify_finds_lies(url: str, lie: str, capsys: pytest.CaptureFixture[str]) -> None:
     execute(url, lie)
     assert main(["verify", url, "--study", "s"]) == 1
     assert "lies" in capsys.readouterr().out
+
+
+def test_damaged_rows_are_an_error_in_words(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(url, "UPDATE esgd_individual SET parents = 'no JSON' WHERE generation = 1")
+    assert main(["verify", url, "--study", "s"]) == 2
+    assert "'no JSON' is not JSON" in capsys.readouterr().err
+
+
+def test_export_into_nowhere(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = str(tmp_path / "nowhere" / "best.safetensors")
+    assert main(["export", url, "--study", "s", "--output", target]) == 2
+    assert "There is no folder" in capsys.readouterr().err
 
 
 def test_export_writes_safetensors(url: str, tmp_path: Path) -> None:
@@ -79,6 +94,8 @@ def test_upgrade_of_a_current_schema_changes_nothing(
     "arguments",
     [
         ["verify", "sqlite:///nowhere.db", "--study", "s"],
+        ["storage", "upgrade", "sqlite:///nowhere.db"],
+        ["prune", "sqlite:///nowhere.db"],
         ["verify", "oracle://user:secret@host/x", "--study", "s"],
         ["verify", "postgresql://user:secret@127.0.0.1:1/x", "--study", "s"],
     ],

@@ -83,7 +83,7 @@ def test_settings_refuse_them_alike(name: str, expected: str, value: Any) -> Non
 
 
 def test_every_field_has_a_rule() -> None:
-    named = {field.name for field in fields(Configuration)} - {"species"}  # words, not numbers
+    named = {field.name for field in fields(Configuration)} - {"described"}  # words, not numbers
     assert {name for name, _, _ in RULES} == named
 
 
@@ -223,7 +223,7 @@ OTHER: dict[str, Any] = {
     "maximize": True,
     "max_tries": 9,
     "lease_seconds": 9.0,
-    "species": {"SGD": "other"},
+    "described": {"species 'SGD'": "other"},
 }
 FREE = {"n_generations", "max_tries", "lease_seconds"}
 
@@ -234,7 +234,7 @@ def test_every_field_is_either_compared_or_free() -> None:
     assert configuration().to_json().keys() == names - FREE
 
 
-@pytest.mark.parametrize("name", sorted(OTHER.keys() - FREE - {"species"}))
+@pytest.mark.parametrize("name", sorted(OTHER.keys() - FREE - {"described"}))
 def test_another_configuration_is_refused_by_name(name: str) -> None:
     mine, stored = configuration(), replace(configuration(), **{name: OTHER[name]})
     with pytest.raises(ConfigurationError) as caught:
@@ -252,17 +252,17 @@ def test_every_difference_is_named() -> None:
     changed = {name: value for name, value in OTHER.items() if name not in FREE}
     with pytest.raises(ConfigurationError) as caught:
         configuration().check_same(replace(configuration(), **changed).to_json())
-    for name in changed.keys() - {"species"}:
+    for name in changed.keys() - {"described"}:
         assert f"{name} is " in str(caught.value)
 
 
-def test_species_are_compared_one_by_one() -> None:
-    mine = replace(configuration(), species={"SGD": "lr to 1", "Adam": "as ever"})
-    stored = replace(configuration(), species={"SGD": "lr to 2", "Adam": "as ever"})
+def test_what_is_described_is_compared_one_by_one() -> None:
+    mine = replace(configuration(), described={"species 'SGD'": "lr to 1", "data": "as ever"})
+    stored = replace(configuration(), described={"species 'SGD'": "lr to 2", "data": "as ever"})
     with pytest.raises(ConfigurationError) as caught:
         mine.check_same(stored.to_json())
     assert "species 'SGD' is 'lr to 2' in the study and 'lr to 1' here" in str(caught.value)
-    assert "Adam" not in str(caught.value)
+    assert "data" not in str(caught.value)
 
 
 def test_a_field_the_study_does_not_know_is_named() -> None:

@@ -13,6 +13,14 @@ from pathlib import Path
 
 import pytest
 
+# Shells start background jobs with SIGINT ignored, and children inherit it.
+INTERRUPTIBLE = """
+import pathlib, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -52,8 +60,13 @@ def test_with_us_the_result_is_better_than_plain(pair: str, pattern: str) -> Non
 
 @pytest.mark.slow
 def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    script = [sys.executable, str(EXAMPLES / "digits_demo.py"), "--folder", str(tmp_path)]
-    first = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    script = [str(EXAMPLES / "digits_demo.py"), "--folder", str(tmp_path)]
+    first = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     database = tmp_path / "esgd.db"
     deadline = time.monotonic() + 120
     while _n_finished(database) < 20 and time.monotonic() < deadline:

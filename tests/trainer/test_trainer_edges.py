@@ -210,3 +210,60 @@ def test_pinning_what_is_gone_is_refused() -> None:
     gone = next(one for one in everyone if one.trial_number is not None and not one.is_stored)
     with pytest.raises(WeightsNotFoundError, match="collected already"):
         esgd.pin(study, gone.trial_number)
+
+
+@pytest.mark.parametrize("changed", ["train", "validation"])
+def test_other_data_is_refused(changed: str) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    make_study(storage=storage).optimize(esgd.ESGDTrainer(make_task()), n_trials=4)
+    inputs, targets = examples("mlp")
+    other = make_task(**{changed: (inputs, targets.flip(0))})
+    with pytest.raises(ConfigurationError, match=r"(training|validation) data is '24 examples"):
+        make_study(storage=storage).optimize(esgd.ESGDTrainer(other), n_trials=1)
+    other = make_task(batch_size=6)
+    with pytest.raises(ConfigurationError, match="batches of 6"):
+        make_study(storage=storage).optimize(esgd.ESGDTrainer(other), n_trials=1)
+
+
+def test_a_loader_s_last_batch_can_be_dropped() -> None:
+    loader = DataLoader(TensorDataset(*examples("batch-norm")), 23, drop_last=True)
+    task = make_task("batch-norm", train=loader, batch_size=None)
+    assert task.train.n_batches == 1
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    assert all(t.user_attrs["gradients"] == 2 for t in study.trials)
+
+
+def test_wrong_arguments_are_refused_at_once() -> None:
+    task = make_task()
+    for device in ("cuda:7", "gpu", 12345):
+        with pytest.raises(ConfigurationError, match="device must be one this machine has"):
+            esgd.ESGDTrainer(task, device=device)
+    with pytest.raises(ConfigurationError, match="anchor must be a model"):
+        esgd.ESGDTrainer(task, anchor=task.build_model)
+    with pytest.raises(ConfigurationError, match="closure"):
+        esgd.ESGDTrainer(task, species=[torch.optim.LBFGS])
+    with pytest.raises(ConfigurationError, match="loss must be a function"):
+        make_task(loss="cross_entropy")
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    with pytest.raises(ConfigurationError, match=r"model must be a torch\.nn\.Module"):
+        esgd.load_best(study, task.build_model)
+    with pytest.raises(ConfigurationError, match=r"study must be an optuna\.Study"):
+        esgd.load_best("s", task.build_model())
+    with pytest.raises(ConfigurationError, match="task must be the Task"):
+        esgd.greedy_soup(study, task.build_model())
+    several = optuna.create_study(directions=["minimize"] * 2, sampler=study.sampler)
+    with pytest.raises(ConfigurationError, match="2 directions"):
+        several.optimize(esgd.ESGDTrainer(task), n_trials=1)
+
+
+def test_a_population_that_diverges_as_a_whole_is_announced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def lost(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.sum() * float("nan")
+
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(make_task(loss=lost)), n_trials=8)
+    assert "Everybody in generation 0 has diverged" in caplog.text
