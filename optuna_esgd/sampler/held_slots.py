@@ -131,7 +131,7 @@ class HeldSlots:
         held = mine.slots.get(trial_number)
         if held is not None or mine.without_slot == trial_number:
             return held
-        with self._lock:
+        with self._claiming:
             if mine.loop is None:
                 mine.loop = _join(study, settings)
             held = None if mine.loop is None else self._try(study, trial_number, mine.loop)
@@ -150,7 +150,7 @@ class HeldSlots:
         Raises:
             optuna.TrialPruned: All generations are done; the study is told to stop.
         """
-        with self._lock:
+        with self._claiming:
             self._of(study).loop = loop
             while (held := self._try(study, trial_number, loop)) is None:
                 pass
@@ -184,7 +184,7 @@ class HeldSlots:
         self.drop(study, trial_number)
 
     def _of(self, study: optuna.Study) -> _StudySlots:
-        with self._lock:
+        with self._registry:
             studies = self._studies.setdefault(study._storage, {})
             return studies.setdefault(study._study_id, _StudySlots())
 

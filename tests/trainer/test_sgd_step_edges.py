@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,25 @@ def test_an_evolution_step_that_fails_does_not_fail_the_trial(
     assert "evolution step failed" in caplog.text
     assert study.trials[4].user_attrs["generation"] == 1
     assert verify(open_results(study)) == []
+
+
+def test_a_thread_that_gives_up_does_not_wait_for_one_that_waits_for_it() -> None:
+    study = make_study(2)
+    study.optimize(objective, n_trials=1)  # one slot of generation 0 is left
+    waiting = threading.Event()
+
+    def give_up(trial: optuna.Trial) -> float:
+        trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        if not waiting.is_set():  # the first of two threads holds the only slot
+            waiting.set()
+            time.sleep(0.5)
+            raise optuna.TrialPruned
+        return objective(trial)
+
+    runner = threading.Thread(
+        target=study.optimize, args=(give_up,), kwargs={"n_trials": 2, "n_jobs": 2}, daemon=True
+    )
+    runner.start()
+    runner.join(timeout=60)
+    assert not runner.is_alive()
+    assert [t.state for t in study.trials].count(TrialState.COMPLETE) == 2
