@@ -114,7 +114,10 @@ class HeldSlots:
         self._studies: WeakKeyDictionary[optuna.storages.BaseStorage, dict[int, _StudySlots]] = (
             WeakKeyDictionary()
         )
-        self._lock = threading.RLock()
+        self._registry = threading.Lock()
+        # Claiming may wait for others, among them threads of this process: these must be able to
+        # give their slots back meanwhile, so this lock is for claiming only.
+        self._claiming = threading.RLock()
 
     def find(self, study: optuna.Study, trial_number: int, settings: Settings) -> HeldSlot | None:
         """The slot a trial holds, claimed now if the study's objective is known to need one.
