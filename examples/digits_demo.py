@@ -39,7 +39,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     url = f"sqlite:///{arguments.folder / 'esgd.db'}"
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     train, validation, test = load_examples()
     task = esgd.SupervisedTask(

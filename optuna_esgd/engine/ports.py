@@ -100,6 +100,10 @@ class Population(Protocol):
         """
         ...
 
+    def unassign_trial(self, trial_number: int) -> None:
+        """Let another trial show the individual that this one could not; nothing if it has none."""
+        ...
+
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
         """Give one individual (finished or not) this trial; False if it has another one."""
         ...

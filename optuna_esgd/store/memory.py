@@ -174,6 +174,17 @@ class MemoryPopulation:
                 return None
             return self._show(min(self._without_trial), trial_number)
 
+    def unassign_trial(self, trial_number: int) -> None:
+        """Let another trial show the individual that this one could not."""
+        with self._lock:
+            reference = self._trials.pop(trial_number, None)
+            if reference is None:
+                return
+            one = replace(self._individuals[reference], trial_number=None)
+            self._individuals[reference] = one
+            if one.fitness is not None and reference.round == 0:
+                self._without_trial.add(reference)
+
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
         """Give one individual this trial; False if it, or the trial, has another one."""
         with self._lock:

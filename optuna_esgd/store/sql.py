@@ -128,6 +128,14 @@ class SqlPopulation:
         """Give the first finished individual without a trial this trial."""
         return write(self._database, self._assign, trial_number)
 
+    def unassign_trial(self, trial_number: int) -> None:
+        """Let another trial show the individual that this one could not."""
+        shown = sa.and_(
+            individual.c.study_uuid == self._uuid, individual.c.trial_number == trial_number
+        )
+        statement = sa.update(individual).where(shown).values(trial_number=None)
+        write(self._database, lambda connection: connection.execute(statement).rowcount)
+
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
         """Give one individual this trial; False if it, or the trial, has another one."""
         return write(self._database, self._bind, reference, trial_number)

@@ -34,6 +34,19 @@ class TrialContract(Contract):
         assert one is not None
         assert (one.reference, one.trial_number) == (Reference(0, 0, 2), 0)
 
+    def test_an_individual_can_be_given_to_another_trial(self, population: Population) -> None:
+        """A trial that fails before it has shown its individual gives it back."""
+        finish_generation(population, 0)
+        first = population.assign_trial(5)
+        assert first is not None
+        population.unassign_trial(5)
+        population.unassign_trial(5)
+        population.unassign_trial(77)
+        assert population.individual_of_trial(5) is None
+        other = population.assign_trial(6)
+        assert other is not None
+        assert other.reference == first.reference
+
     def test_trial_gets_the_same_individual_again(self, population: Population) -> None:
         """A worker that died in between is asked again."""
         finish_generation(population, 0)

@@ -118,7 +118,11 @@ class ESGDTrainer:
             raise optuna.TrialPruned(
                 f"All {loop.configuration.n_generations} generations are done."
             )
-        show_individual(trial, individual, sampler, self.species, loop.configuration)
+        try:
+            show_individual(trial, individual, sampler, self.species, loop.configuration)
+        except BaseException:  # this trial will fail: another one must show the individual
+            loop.population.unassign_trial(trial.number)
+            raise
         return shown_value(_fitness(individual), maximize=loop.configuration.maximize)
 
     def open(self, study: optuna.Study) -> WorkLoop:

@@ -267,3 +267,23 @@ def test_a_population_that_diverges_as_a_whole_is_announced(
     study = make_study()
     study.optimize(esgd.ESGDTrainer(make_task(loss=lost)), n_trials=8)
     assert "Everybody in generation 0 has diverged" in caplog.text
+
+
+def test_an_individual_whose_trial_was_interrupted_is_shown_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = make_study()
+    trainer = esgd.ESGDTrainer(make_task())
+    study.optimize(trainer, n_trials=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "set_user_attr", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            study.optimize(trainer, n_trials=1)
+    study.optimize(trainer, n_trials=7)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    shown = [(t.user_attrs["generation"], t.user_attrs["individual"]) for t in complete]
+    assert sorted(shown) == [(generation, n) for generation in range(2) for n in range(4)]
+
+
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
