@@ -101,7 +101,7 @@ class Population(Protocol):
         ...
 
     def unassign_trial(self, trial_number: int) -> None:
-        """Let another trial show the individual that this one could not; nothing if it has none."""
+        """Let another trial show the individual that this one could not, if it has one."""
         ...
 
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
