@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -73,6 +74,11 @@ class Individual:
     n_gradients: int = 0
     n_evaluations: int = 0
     worker: str = ""
+
+    @property
+    def fitness_or_inf(self) -> float:
+        """Fitness for comparisons: who has not finished ranks with the diverged."""
+        return math.inf if self.fitness is None else self.fitness
 
     @property
     def first_parent(self) -> Reference | None:

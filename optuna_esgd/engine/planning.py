@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -29,7 +28,7 @@ def plan_offspring(facts: Facts, configuration: Configuration) -> Plan:
     """Lay out the next evolution round: λ offspring of parents drawn from the current pool."""
     generation, round_ = facts.generation, facts.round + 1
     pool = current_pool(facts, configuration)
-    weights = roulette_weights([_fitness(one) for one in pool], configuration.roulette)
+    weights = roulette_weights([one.fitness_or_inf for one in pool], configuration.roulette)
     offspring = []
     for number in range(configuration.n_offspring):
         rng = stream(configuration.seed, generation, round_, number, "parents")
@@ -62,7 +61,7 @@ def plan_survivors(facts: Facts, configuration: Configuration, explore: Explore)
     ]
     parents = {one.reference: one for one in facts.individuals}
     plan = _sgd_step(configuration, generation, births, parents, explore)
-    means = mean_of_best([_fitness(one) for one in pool], configuration.n_elites)
+    means = mean_of_best([one.fitness_or_inf for one in pool], configuration.n_elites)
     return replace(plan, certificate=tuple(float(mean) for mean in means))
 
 
@@ -76,7 +75,7 @@ def current_pool(facts: Facts, configuration: Configuration) -> list[Individual]
     for round_ in range(1, facts.round + 1):
         candidates = pool + list(facts.in_round(round_))
         survivors = select_survivors(
-            [_fitness(one) for one in candidates],
+            [one.fitness_or_inf for one in candidates],
             n_survivors=configuration.population_size,
             n_elites=configuration.n_elites,
             rng=stream(configuration.seed, facts.generation, round_, "survivors"),
@@ -138,7 +137,3 @@ def trained_ancestor(
     ):
         ancestor = parents[ancestor.first_parent]
     return None if ancestor is birth else ancestor
-
-
-def _fitness(one: Individual) -> float:
-    return math.inf if one.fitness is None else one.fitness

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from optuna_esgd.engine.actions import Action
+from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import (
     Claim,
     Facts,
@@ -170,4 +172,19 @@ class Population(Protocol):
         Raises:
             ConfigurationError: Says which tensor differs.
         """
+        ...
+
+
+class GenerationLoop(Protocol):
+    """What a sampler that holds slots needs of the trainer's work loop."""
+
+    population: Population
+    configuration: Configuration
+
+    def decide(self) -> Action:
+        """Read the facts and decide."""
+        ...
+
+    def act(self, action: Action) -> bool:
+        """Carry out one action."""
         ...

@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import optuna
@@ -26,7 +25,7 @@ from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.explore import NOTHING, Nothing, explore_nothing, explore_value
 from optuna_esgd.engine.individual import Claim, Individual, Slot
 from optuna_esgd.engine.planning import trained_ancestor
-from optuna_esgd.engine.ports import Population
+from optuna_esgd.engine.ports import GenerationLoop, Population
 from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Range, Value
@@ -37,21 +36,6 @@ from optuna_esgd.store.lease import keep_lease
 _logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.05
-
-
-class GenerationLoop(Protocol):
-    """What holding a slot needs of the trainer's work loop."""
-
-    population: Population
-    configuration: Configuration
-
-    def decide(self) -> Action:
-        """Read the facts and decide."""
-        ...
-
-    def act(self, action: Action) -> bool:
-        """Carry out one action."""
-        ...
 
 
 @dataclass

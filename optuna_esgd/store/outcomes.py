@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -121,4 +120,4 @@ def _tensors(layout: str) -> dict[str, str]:
 
 
 def _fitness_then_age(one: Individual) -> tuple[float, Reference]:
-    return (math.inf if one.fitness is None else one.fitness, one.reference)
+    return (one.fitness_or_inf, one.reference)

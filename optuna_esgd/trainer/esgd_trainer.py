@@ -13,7 +13,6 @@ from optuna.trial import Trial, TrialState
 from torch import Tensor, nn
 
 from optuna_esgd.engine.configuration import Configuration
-from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.genome.layout import Layout
@@ -123,7 +122,7 @@ class ESGDTrainer:
         except BaseException:  # this trial will fail: another one must show the individual
             loop.population.unassign_trial(trial.number)
             raise
-        return shown_value(_fitness(individual), maximize=loop.configuration.maximize)
+        return shown_value(individual.fitness_or_inf, maximize=loop.configuration.maximize)
 
     def open(self, study: optuna.Study) -> WorkLoop:
         """The work loop of this worker on a study's population, which is made if need be.
@@ -227,10 +226,6 @@ def _as_state(anchor: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, T
         f"anchor must be a model or its state dict, got {type(anchor).__name__}. Load files "
         "first, e.g. with safetensors.torch.load_file."
     )
-
-
-def _fitness(individual: Individual) -> float:
-    return float("inf") if individual.fitness is None else individual.fitness
 
 
 def _refuse_fixed_parameters(trial: Trial) -> None:

@@ -7,10 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import optuna
 
-from optuna_esgd.engine.actions import Action
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.individual import Claim, Individual
-from optuna_esgd.engine.ports import Explore, Population
+from optuna_esgd.engine.ports import Explore, GenerationLoop
 from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.space import Space, Value
 
@@ -38,21 +37,6 @@ class HeldSlots(Protocol):
 
     def drop(self, study: optuna.Study, trial_number: int) -> None:
         """Forget a slot that is finished or given back."""
-        ...
-
-
-class GenerationLoop(Protocol):
-    """What holding a slot needs of the work loop."""
-
-    population: Population
-    configuration: Configuration
-
-    def decide(self) -> Action:
-        """Read the facts and decide."""
-        ...
-
-    def act(self, action: Action) -> bool:
-        """Carry out one action."""
         ...
 
 

@@ -204,7 +204,7 @@ def last_population(population: Population) -> list[Individual]:
         if slots and all(slot.state == "finished" for slot in slots):
             everyone = population.individuals(generation=generation)
             stored = [one for one in everyone if one.is_stored and one.reference.round == 0]
-            return sorted(stored, key=_fitness)
+            return sorted(stored, key=lambda one: one.fitness_or_inf)
     raise WeightsNotFoundError("No generation is complete yet; train at least one.")
 
 
@@ -285,7 +285,3 @@ def _average(
         else tensor
         for name, tensor in soup.items()
     }
-
-
-def _fitness(individual: Individual) -> float:
-    return float("inf") if individual.fitness is None else individual.fitness
