@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action
@@ -89,6 +89,18 @@ class Population(Protocol):
         """
         ...
 
+    def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
+        """Keep how far the slot's work has come, until it is finished; renews the lease.
+
+        Returns:
+            False if the claim is lost; then nothing is written.
+        """
+        ...
+
+    def read_checkpoint(self, key: SlotKey) -> Snapshot | None:
+        """What was last saved of the slot's work; None if nothing was, or it is finished."""
+        ...
+
     def slot_failure(self, key: SlotKey) -> str:
         """The traceback of the slot's last failure, "" if there was none."""
         ...
@@ -102,8 +114,27 @@ class Population(Protocol):
         """
         ...
 
-    def unassign_trial(self, trial_number: int) -> None:
-        """Let another trial show the individual that this one could not, if it has one."""
+    def unassign_trials(self, trial_numbers: Collection[int]) -> int:
+        """Let others show what these trials could not; how many individuals are free again."""
+        ...
+
+    def reserve_unshown(self, *, lease_seconds: float) -> tuple[Individual, ...]:
+        """Keep the finished individuals without a trial for the caller, who will bind them.
+
+        Returns:
+            Those of round 0 that nobody else shows or has reserved, by (generation, number).
+        """
+        ...
+
+    def renew_trials(self, trial_numbers: Sequence[int], *, lease_seconds: float) -> None:
+        """Stand by running trials for this long: they are not lost."""
+        ...
+
+    def lost_trials(self, running: Collection[int], *, lease_seconds: float) -> tuple[int, ...]:
+        """Which of these running trials nobody has stood by for a lease.
+
+        A trial that is seen here for the first time has one lease to be heard of.
+        """
         ...
 
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:

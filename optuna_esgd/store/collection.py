@@ -12,7 +12,7 @@ from optuna_esgd.engine.individual import Individual
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
 from optuna_esgd.store.rows import has_key, individual_of
-from optuna_esgd.store.tables import artifact, chunk, individual, link, plan, snapshot
+from optuna_esgd.store.tables import artifact, checkpoint, chunk, individual, link, plan, snapshot
 from optuna_esgd.store.transactions import read, write
 from optuna_esgd.store.weights import batches
 
@@ -75,6 +75,7 @@ def stored_bytes(connection: sa.Connection, study_uuid: str) -> int:
         sa.select(individual.c.optimizer_state).where(
             mine, individual.c.optimizer_state.is_not(None)
         ),
+        sa.select(checkpoint.c.snapshot).where(checkpoint.c.study_uuid == study_uuid),
     ).subquery()
     chunks = sa.select(link.c.chunk).where(link.c.snapshot.in_(sa.select(snapshots.c[0])))
     total = connection.scalar(
@@ -119,7 +120,12 @@ def _unused_chunks(connection: sa.Connection, grace_seconds: float) -> list[str]
 
 
 def _is_unused_snapshot() -> sa.ColumnElement[bool]:
-    users = (individual.c.weights, individual.c.optimizer_state, artifact.c.snapshot)
+    users = (
+        individual.c.weights,
+        individual.c.optimizer_state,
+        checkpoint.c.snapshot,
+        artifact.c.snapshot,
+    )
     return sa.and_(
         *(~sa.exists().where(user == snapshot.c.digest).correlate(snapshot) for user in users)
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna_esgd.engine.individual import (
     Claim,
@@ -29,6 +30,8 @@ from optuna_esgd.store.outcomes import (
     readable,
     weights_not_found,
 )
+
+_Owner = TypeVar("_Owner", Reference, SlotKey)
 
 
 class MemoryPopulation:
@@ -59,10 +62,12 @@ class MemoryPopulation:
         self._individuals: dict[Reference, Individual] = {}
         self._generations: dict[int, list[Reference]] = {}
         self._trials: dict[int, Reference] = {}
-        self._without_trial: set[Reference] = set()  # finished, round 0
+        self._without_trial: dict[Reference, float] = {}  # finished, round 0; reserved until
+        self._trial_leases: dict[int, float] = {}
         self._pinned: set[Reference] = set()
         self._weights: dict[Reference, str] = {}
         self._optimizer_states: dict[Reference, str] = {}
+        self._checkpoints: dict[SlotKey, str] = {}
         self._snapshots: dict[str, Listing] = {}
         self._chunks: dict[str, bytes] = {}
 
@@ -155,9 +160,24 @@ class MemoryPopulation:
                     one, outcome, worker=claim.worker, weights=weights
                 )
                 if reference.round == 0 and one.trial_number is None:
-                    self._without_trial.add(reference)
+                    self._without_trial[reference] = -math.inf
             held.state = "finished"
+            self._checkpoints.pop(key, None)
             return True
+
+    def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
+        """Keep how far the slot's work has come; False if the claim is lost."""
+        with self._lock:
+            if not self.renew(claim, lease_seconds=lease_seconds):
+                return False
+            self._keep(self._checkpoints, claim.slot.key, state)
+            return True
+
+    def read_checkpoint(self, key: SlotKey) -> Snapshot | None:
+        """What was last saved of the slot's work."""
+        with self._lock:
+            digest = self._checkpoints.get(key)
+            return None if digest is None else self._read(digest, f"the checkpoint of {key}")
 
     def slot_failure(self, key: SlotKey) -> str:
         """The traceback of the slot's last failure, "" if there was none."""
@@ -170,20 +190,19 @@ class MemoryPopulation:
             given = self.individual_of_trial(trial_number)
             if given is not None:
                 return given
-            if not self._without_trial:
-                return None
-            return self._show(min(self._without_trial), trial_number)
+            unshown = self._unshown()
+            return self._show(unshown[0], trial_number) if unshown else None
 
-    def unassign_trial(self, trial_number: int) -> None:
-        """Let another trial show the individual that this one could not."""
+    def unassign_trials(self, trial_numbers: Collection[int]) -> int:
+        """Let others show what these trials could not; how many individuals are free again."""
         with self._lock:
-            reference = self._trials.pop(trial_number, None)
-            if reference is None:
-                return
-            one = replace(self._individuals[reference], trial_number=None)
-            self._individuals[reference] = one
-            if one.fitness is not None and reference.round == 0:
-                self._without_trial.add(reference)
+            freed = [self._trials.pop(n) for n in set(trial_numbers) if n in self._trials]
+            for reference in freed:
+                one = replace(self._individuals[reference], trial_number=None)
+                self._individuals[reference] = one
+                if one.fitness is not None and reference.round == 0:
+                    self._without_trial[reference] = -math.inf
+            return len(freed)
 
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
         """Give one individual this trial; False if it, or the trial, has another one."""
@@ -196,6 +215,26 @@ class MemoryPopulation:
                 return False
             self._show(reference, trial_number)
             return True
+
+    def reserve_unshown(self, *, lease_seconds: float) -> tuple[Individual, ...]:
+        """Keep the finished individuals without a trial for the caller."""
+        with self._lock:
+            reserved = self._unshown()
+            self._without_trial |= dict.fromkeys(reserved, self._clock() + lease_seconds)
+            return tuple(self._individuals[reference] for reference in reserved)
+
+    def renew_trials(self, trial_numbers: Sequence[int], *, lease_seconds: float) -> None:
+        """Stand by running trials for this long."""
+        with self._lock:
+            self._trial_leases |= dict.fromkeys(trial_numbers, self._clock() + lease_seconds)
+
+    def lost_trials(self, running: Collection[int], *, lease_seconds: float) -> tuple[int, ...]:
+        """Which of these running trials nobody has stood by for a lease."""
+        with self._lock:
+            now = self._clock()
+            leases = {n: self._trial_leases.get(n, now + lease_seconds) for n in sorted(running)}
+            self._trial_leases = leases
+            return tuple(number for number, until in leases.items() if until < now)
 
     def read_weights(self, reference: Reference) -> Snapshot:
         """Read an individual's final weights."""
@@ -308,11 +347,15 @@ class MemoryPopulation:
         one = replace(self._individuals[reference], trial_number=trial_number)
         self._individuals[reference] = one
         self._trials[trial_number] = reference
-        self._without_trial.discard(reference)
+        self._without_trial.pop(reference, None)
         return one
 
+    def _unshown(self) -> list[Reference]:
+        now = self._clock()
+        return sorted(one for one, until in self._without_trial.items() if until < now)
+
     def _keep(
-        self, owners: dict[Reference, str], reference: Reference, snapshot: Snapshot | None
+        self, owners: dict[_Owner, str], owner: _Owner, snapshot: Snapshot | None
     ) -> str | None:
         """Store a snapshot, copied: the caller goes on writing into its own memory."""
         if snapshot is None:
@@ -323,7 +366,7 @@ class MemoryPopulation:
         for chunk in packed.chunks:
             if chunk.digest not in self._chunks:
                 self._chunks[chunk.digest] = bytes(chunk.payload)
-        owners[reference] = digest
+        owners[owner] = digest
         return digest
 
     def _read(self, digest: str, owner: str) -> Snapshot:
@@ -335,7 +378,11 @@ class MemoryPopulation:
         return Snapshot(listing.manifest, payload)
 
     def _drop_unreferenced(self) -> None:
-        needed = {*self._weights.values(), *self._optimizer_states.values()}
+        needed = {
+            *self._weights.values(),
+            *self._optimizer_states.values(),
+            *self._checkpoints.values(),
+        }
         self._snapshots = {d: listing for d, listing in self._snapshots.items() if d in needed}
         linked = {link.chunk for one in self._snapshots.values() for link in one.links}
         self._chunks = {d: payload for d, payload in self._chunks.items() if d in linked}

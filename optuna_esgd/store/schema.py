@@ -17,7 +17,7 @@ from optuna_esgd.store.transactions import read, translate
 
 # Optuna refuses to open a database whose ``alembic_version`` has a row it does not know.
 VERSION_TABLE = "esgd_alembic_version"
-REVISIONS = ("0001",)  # oldest first; the migrations in ``migrations/versions``
+REVISIONS = ("0001", "0002")  # oldest first; the migrations in ``migrations/versions``
 HEAD = REVISIONS[-1]
 
 _LOCK_SECONDS = 60
@@ -115,10 +115,10 @@ def _stamp(connection: sa.Connection) -> None:
     context.stamp(ScriptDirectory.from_config(alembic_configuration(connection)), HEAD)
 
 
-def _migrate(connection: sa.Connection) -> None:
+def _migrate(connection: sa.Connection, revision: str = HEAD) -> None:
     from alembic import command  # noqa: PLC0415 - slow, rarely needed
 
-    command.upgrade(alembic_configuration(connection), HEAD)
+    command.upgrade(alembic_configuration(connection), revision)
 
 
 def alembic_configuration(connection: sa.Connection) -> Any:

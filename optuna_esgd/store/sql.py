@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from optuna_esgd.engine.individual import (
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StorageError, StudyError
-from optuna_esgd.store import claims, collection, weights
+from optuna_esgd.store import checkpoints, claims, collection, trials, weights
 from optuna_esgd.store import outcomes as rules
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
@@ -108,16 +108,24 @@ class SqlPopulation:
         if not read(self._database, claims.is_held, self._uuid, claim):
             return read(self._database, claims.was_finished_by, self._uuid, claim)
         chunks = [chunk for one in ended for chunk in one.chunks]
-        for _ in range(_MOST_UPLOADS):
-            if not weights.are_small(chunks):
-                weights.upload(self._database, chunks)
-            is_done = write(self._database, self._finish, claim, ended)
-            if is_done is not None:
-                return is_done
-        raise StorageError(
-            f"The weights of {claim.slot.key} were collected {_MOST_UPLOADS} times before they "
-            "could be used. Collect garbage less often."
+        return self._upload(
+            chunks, claim, lambda connection: self._finish(connection, claim, ended)
         )
+
+    def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
+        """Keep how far the slot's work has come; False if the claim is lost."""
+        packed = pack(state)
+        return self._upload(
+            packed.chunks,
+            claim,
+            lambda connection: checkpoints.save(
+                connection, self._uuid, claim, packed, lease_seconds=lease_seconds
+            ),
+        )
+
+    def read_checkpoint(self, key: SlotKey) -> Snapshot | None:
+        """What was last saved of the slot's work."""
+        return read(self._database, checkpoints.read, self._uuid, key)
 
     def slot_failure(self, key: SlotKey) -> str:
         """The traceback of the slot's last failure, "" if there was none."""
@@ -126,19 +134,27 @@ class SqlPopulation:
 
     def assign_trial(self, trial_number: int) -> Individual | None:
         """Give the first finished individual without a trial this trial."""
-        return write(self._database, self._assign, trial_number)
+        return write(self._database, trials.assign, self._uuid, trial_number)
 
-    def unassign_trial(self, trial_number: int) -> None:
-        """Let another trial show the individual that this one could not."""
-        shown = sa.and_(
-            individual.c.study_uuid == self._uuid, individual.c.trial_number == trial_number
-        )
-        statement = sa.update(individual).where(shown).values(trial_number=None)
-        write(self._database, lambda connection: connection.execute(statement).rowcount)
+    def unassign_trials(self, trial_numbers: Collection[int]) -> int:
+        """Let others show what these trials could not; how many individuals are free again."""
+        return write(self._database, trials.unassign, self._uuid, trial_numbers)
 
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
         """Give one individual this trial; False if it, or the trial, has another one."""
-        return write(self._database, self._bind, reference, trial_number)
+        return write(self._database, trials.bind, self._uuid, reference, trial_number)
+
+    def reserve_unshown(self, *, lease_seconds: float) -> tuple[Individual, ...]:
+        """Keep the finished individuals without a trial for the caller."""
+        return write(self._database, trials.reserve, self._uuid, lease_seconds=lease_seconds)
+
+    def renew_trials(self, trial_numbers: Sequence[int], *, lease_seconds: float) -> None:
+        """Stand by running trials for this long."""
+        write(self._database, trials.renew, self._uuid, trial_numbers, lease_seconds=lease_seconds)
+
+    def lost_trials(self, running: Collection[int], *, lease_seconds: float) -> tuple[int, ...]:
+        """Which of these running trials nobody has stood by for a lease."""
+        return write(self._database, trials.lost, self._uuid, running, lease_seconds=lease_seconds)
 
     def read_weights(self, reference: Reference) -> Snapshot:
         """Read an individual's final weights."""
@@ -175,7 +191,7 @@ class SqlPopulation:
 
     def individual_of_trial(self, trial_number: int) -> Individual | None:
         """The individual a trial shows."""
-        return read(self._database, self._of_trial, trial_number)
+        return read(self._database, trials.of_trial, self._uuid, trial_number)
 
     def best(self) -> Individual | None:
         """The stored individual with the lowest fitness; the earliest among equals."""
@@ -272,6 +288,24 @@ class SqlPopulation:
             connection.execute(sa.insert(slot), slot_values(self._uuid, given))
         return True
 
+    def _upload(
+        self,
+        chunks: Sequence[Chunk],
+        claim: Claim,
+        use: Callable[[sa.Connection], bool | None],
+    ) -> bool:
+        """Store chunks, then use them; again if they were collected in between (None)."""
+        for _ in range(_MOST_UPLOADS):
+            if not weights.are_small(chunks):
+                weights.upload(self._database, chunks)
+            is_done = write(self._database, use)
+            if is_done is not None:
+                return is_done
+        raise StorageError(
+            f"The weights of {claim.slot.key} were collected {_MOST_UPLOADS} times before they "
+            "could be used. Collect garbage less often."
+        )
+
     def _finish(
         self, connection: sa.Connection, claim: Claim, ended: Sequence[_Ended]
     ) -> bool | None:
@@ -288,6 +322,7 @@ class SqlPopulation:
             connection, (packed.listing for one in ended for packed in one.packed)
         )
         self._write_outcomes(connection, ended)
+        checkpoints.delete(connection, self._uuid, claim.slot.key)
         return True
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:
@@ -303,44 +338,6 @@ class SqlPopulation:
         for columns, rows in groups.items():
             values: Values = {column: sa.bindparam(column) for column in columns}
             connection.execute(query.values(values), rows)
-
-    def _assign(self, connection: sa.Connection, trial_number: int) -> Individual | None:
-        given = self._of_trial(connection, trial_number)
-        first = (
-            self._individuals()
-            # A literal: a planner that does not see the 0 cannot use the partial index.
-            .where(individual.c.round == sa.literal_column("0"))
-            .where(individual.c.finished, individual.c.trial_number.is_(None))
-            .limit(1)
-        )
-        while given is None:
-            row = connection.execute(first).one_or_none()
-            if row is None:
-                return None
-            reference = individual_of(row).reference
-            if self._show(connection, reference, trial_number):
-                given = self._of_trial(connection, trial_number)
-        return given
-
-    def _bind(self, connection: sa.Connection, reference: Reference, trial_number: int) -> bool:
-        shown = self._of_trial(connection, trial_number)
-        if shown is not None:
-            return shown.reference == reference
-        return self._show(connection, reference, trial_number)
-
-    def _show(self, connection: sa.Connection, reference: Reference, trial_number: int) -> bool:
-        result = connection.execute(
-            sa.update(individual)
-            .where(has_key(individual, self._uuid, reference))
-            .where(individual.c.trial_number.is_(None))
-            .values(trial_number=trial_number)
-        )
-        return result.rowcount == 1
-
-    def _of_trial(self, connection: sa.Connection, trial_number: int) -> Individual | None:
-        query = self._individuals().where(individual.c.trial_number == trial_number)
-        row = connection.execute(query).one_or_none()
-        return None if row is None else individual_of(row)
 
     def _individuals(self, *key: int) -> sa.Select[Any]:
         return (

@@ -158,6 +158,7 @@ individual = _table(
     _digest("weights", sa.ForeignKey(snapshot.c.digest), index=True),
     _digest("optimizer_state", sa.ForeignKey(snapshot.c.digest), index=True),
     sa.Column("trial_number", sa.Integer),
+    sa.Column("shown_until", sa.Double),
     sa.Column("pinned", sa.Boolean, nullable=False),
     sa.Column("n_back_offs", sa.Integer, nullable=False),
     sa.Column("n_epochs", sa.Integer, nullable=False),
@@ -181,6 +182,34 @@ individual = _table(
         "number",
         postgresql_where=sa.text("round = 0 AND trial_number IS NULL"),
         sqlite_where=sa.text("round = 0 AND trial_number IS NULL"),
+    ),
+)
+
+# Running trials, as long as a worker stands by them.
+trial = _table(
+    "trial",
+    sa.Column(
+        "study_uuid",
+        sa.String(32),
+        sa.ForeignKey(study.c.uuid, ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("lease_until", sa.Double, nullable=False),
+)
+
+# How far a slot's work had come when it was last saved.
+checkpoint = _table(
+    "checkpoint",
+    sa.Column("study_uuid", sa.String(32), primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("cohort", sa.Integer, primary_key=True, autoincrement=False),
+    _digest("snapshot", sa.ForeignKey(snapshot.c.digest), nullable=False, index=True),
+    sa.ForeignKeyConstraint(
+        ["study_uuid", "generation", "round", "cohort"],
+        [slot.c.study_uuid, slot.c.generation, slot.c.round, slot.c.cohort],
+        ondelete="CASCADE",
     ),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from optuna_esgd.engine.individual import Reference, SlotKey
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.testing.base import Contract
@@ -39,9 +41,9 @@ class TrialContract(Contract):
         finish_generation(population, 0)
         first = population.assign_trial(5)
         assert first is not None
-        population.unassign_trial(5)
-        population.unassign_trial(5)
-        population.unassign_trial(77)
+        assert population.unassign_trials([5, 77]) == 1
+        assert population.unassign_trials([5, 77]) == 0
+        assert population.unassign_trials([]) == 0
         assert population.individual_of_trial(5) is None
         other = population.assign_trial(6)
         assert other is not None
@@ -94,3 +96,57 @@ class TrialContract(Contract):
         bound = self.race(lambda number: population.bind_trial(Reference(0, 0, 0), number))
         assert sorted(bound) == [False] * (self.n_threads - 1) + [True]
         assert population.individuals()[0].trial_number == bound.index(True)
+
+    def test_reserved_individuals_are_not_given_to_others(self, population: Population) -> None:
+        """Whoever reserved them shows them, one trial each."""
+        finish_generation(population, 0)
+        population.assign_trial(0)
+        reserved = population.reserve_unshown(lease_seconds=60)
+        assert [one.reference.number for one in reserved] == [1, 2, 3]
+        assert population.reserve_unshown(lease_seconds=60) == ()
+        assert population.assign_trial(1) is None
+        assert population.bind_trial(reserved[0].reference, 1)
+        population.unassign_trials([1])
+        one = population.assign_trial(2)
+        assert one is not None
+        assert one.reference == reserved[0].reference
+
+    def test_reservations_run_out(self, population: Population) -> None:
+        """The worker that was about to show them has died."""
+        finish_generation(population, 0)
+        population.reserve_unshown(lease_seconds=self.short_lease_seconds)
+        time.sleep(2 * self.short_lease_seconds)
+        assert population.assign_trial(0) is not None
+        assert len(population.reserve_unshown(lease_seconds=60)) == 3
+
+    def test_each_individual_is_reserved_once(self, population: Population) -> None:
+        """However many workers want to show it."""
+        finish_generation(population, 0)
+        reserved = self.race(lambda _: population.reserve_unshown(lease_seconds=60))
+        numbers = sorted(one.reference.number for some in reserved for one in some)
+        assert numbers == [0, 1, 2, 3]
+
+    def test_trials_nobody_stands_by_are_lost(self, population: Population) -> None:
+        """One lease after they were last heard of, or first seen."""
+        seconds = self.short_lease_seconds
+        population.renew_trials([1, 2], lease_seconds=60)
+        assert population.lost_trials([1, 2, 3], lease_seconds=seconds) == ()
+        population.renew_trials([2], lease_seconds=seconds)
+        time.sleep(2 * seconds)
+        assert population.lost_trials([3, 2, 1], lease_seconds=seconds) == (2, 3)
+        assert population.lost_trials([1, 2, 3], lease_seconds=seconds) == (2, 3)
+        population.renew_trials([3, 3], lease_seconds=60)
+        assert population.lost_trials([1, 2, 3], lease_seconds=seconds) == (2,)
+        assert population.lost_trials([], lease_seconds=seconds) == ()
+        assert population.lost_trials([2], lease_seconds=seconds) == ()
+
+    def test_trials_are_renewed_by_many_at_once(self, population: Population) -> None:
+        """Also while others look for lost ones."""
+
+        def renew_or_look(number: int) -> tuple[int, ...]:
+            if number % 2:
+                return population.lost_trials(range(8), lease_seconds=60)
+            population.renew_trials(range(8), lease_seconds=60)
+            return ()
+
+        assert set(self.race(renew_or_look)) == {()}

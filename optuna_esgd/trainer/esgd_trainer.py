@@ -120,7 +120,7 @@ class ESGDTrainer:
         try:
             show_individual(trial, individual, sampler, self.species, loop.configuration)
         except BaseException:  # this trial will fail: another one must show the individual
-            loop.population.unassign_trial(trial.number)
+            loop.population.unassign_trials([trial.number])
             raise
         return shown_value(individual.fitness_or_inf, maximize=loop.configuration.maximize)
 

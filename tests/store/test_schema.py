@@ -86,11 +86,26 @@ def test_older_schema_is_refused_until_upgraded(
 ) -> None:
     database = open_database(empty_url)
     schema.ensure_schema(database)
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    oldest = schema.HEAD
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9998"))
+    monkeypatch.setattr(schema, "HEAD", "9998")
     with pytest.raises(StorageError, match="optuna-esgd storage upgrade"):
         schema.ensure_schema(database)
-    assert schema.read_version(database) == "0001"
+    assert schema.read_version(database) == oldest
+
+
+def test_a_population_survives_the_upgrade(make_database: MakeDatabase) -> None:
+    """From every version there ever was, with rows in the tables."""
+    for kind in KINDS:
+        database = open_database(make_database(kind))
+        schema._in_turn(database, lambda connection: schema._migrate(connection, "0001"))
+        row = {"uuid": "a", "home": "", "study_name": "digits", "configuration": "{}"}
+        insert = sa.insert(tables.study).values(**row, created_at=0.0)
+        write(database, sa.Connection.execute, insert)
+        for _ in range(2):
+            upgrade_schema(database.url.render_as_string(hide_password=False))
+        assert read(database, lambda c: c.scalar(sa.select(tables.study.c.study_name))) == "digits"
+        assert read(database, _differences) == [], kind
 
 
 def test_upgrade_makes_tables_where_there_are_none(empty_url: str) -> None:
