@@ -4,12 +4,6 @@ A *sampler* answers ``trial.suggest_*``: with the values of the individual a tri
 weights are trained, else with an offspring of the study's finished trials.
 """
 
-from optuna_esgd.sampler.esgd_sampler import (
-    NOT_HANDLED,
-    ESGDSampler,
-    NotHandled,
-    SlotValues,
-    unwrap,
-)
+from optuna_esgd.sampler.esgd_sampler import ESGDSampler, unwrap
 
-__all__ = ["NOT_HANDLED", "ESGDSampler", "NotHandled", "SlotValues", "unwrap"]
+__all__ = ["ESGDSampler", "unwrap"]

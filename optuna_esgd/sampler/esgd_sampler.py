@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -24,26 +24,24 @@ from optuna_esgd.evolution.space import Space, Value
 from optuna_esgd.sampler.births import Births
 from optuna_esgd.sampler.distributions import plain_value, to_range
 from optuna_esgd.sampler.proposals import ExploreSampler
+from optuna_esgd.sampler.running_trials import RunningTrials
 
 if TYPE_CHECKING:
     from optuna_esgd.sampler.held_slots import HeldSlot, HeldSlots
 
 
-class NotHandled(Enum):
-    """The type of ``NOT_HANDLED``."""
-
-    NOT_HANDLED = "not handled"
-
-
-NOT_HANDLED: Final = NotHandled.NOT_HANDLED
-"""What a ``slot_values`` hook returns for a trial it does not know: None is a value."""
-
-_OF_THIS_PROCESS = frozenset({"slot_values", "_held_slots", "_handed_out", "_births"})
+_OF_THIS_PROCESS = frozenset({"_held_slots", "_handed_out", "_births", "running_trials"})
 _loading = threading.Lock()
 
-SlotValues: TypeAlias = Callable[
-    [optuna.Study, FrozenTrial, str, BaseDistribution], Value | NotHandled
-]
+
+class _NotPlanned(Enum):
+    """The type of ``_NOT_PLANNED``."""
+
+    NOT_PLANNED = "not planned"
+
+
+# For a trial that stands for no individual with weights; None is a value.
+_NOT_PLANNED: Final = _NotPlanned.NOT_PLANNED
 
 
 class ESGDSampler(BaseSampler):
@@ -120,15 +118,12 @@ class ESGDSampler(BaseSampler):
     Attributes:
         settings: What was set, as the trainer reads it.
         explore_sampler: The Optuna sampler given as ``explore``, if one was.
-        slot_values: Process-level hook: asked first for the value of a parameter, with the study,
-            the trial, the parameter's name and distribution. Not pickled.
+        running_trials: The trials this process stands by, in studies with weights.
 
     Raises:
         ConfigurationError: A setting is of the wrong type or out of range; also (it is a
             ``ValueError``) when the study has several objectives, at the first parameter.
     """
-
-    slot_values: SlotValues | None = None
 
     def __init__(  # noqa: PLR0913  (the numbers of Algorithm 1, each with its name)
         self,
@@ -183,7 +178,7 @@ class ESGDSampler(BaseSampler):
 
     def _begin_process(self) -> None:
         """Set up what belongs to this process only."""
-        self.slot_values = None
+        self.running_trials = RunningTrials()
         self._held_slots: HeldSlots | None = None
         # By thread too: studies in other threads, with trials of the same number, may share us.
         self._handed_out: dict[tuple[int, int], dict[str, Value]] = {}
@@ -204,7 +199,7 @@ class ESGDSampler(BaseSampler):
 
         with _loading:
             if self._held_slots is None:
-                self._held_slots = HeldSlots()
+                self._held_slots = HeldSlots(self.running_trials)
             return self._held_slots
 
     def hand_out(self, trial_number: int, values: Mapping[str, Value]) -> None:
@@ -253,9 +248,13 @@ class ESGDSampler(BaseSampler):
         """The trial's value for one parameter."""
         _refuse_several_objectives(study)
         value = self._slot_value(study, trial, param_name, param_distribution)
-        if value is not NOT_HANDLED:
+        if value is not _NOT_PLANNED:
             return value
         return self._births.find(study, trial).value(param_name, to_range(param_distribution))
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """In studies with weights, look now and then for trials whose workers are gone."""
+        self.running_trials.begin(study, trial.number)
 
     def after_trial(
         self,
@@ -267,6 +266,7 @@ class ESGDSampler(BaseSampler):
         """Forget the trial; a slot it holds is given back."""
         del values
         self._births.forget(study, trial)
+        self.running_trials.end(study, trial.number)
         self.held_slots.release(study, trial.number, state)
 
     def reseed_rng(self) -> None:
@@ -274,19 +274,17 @@ class ESGDSampler(BaseSampler):
 
     def _slot_value(
         self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
-    ) -> Value | NotHandled:
-        """The value that the individual this trial stands for has; NOT_HANDLED without weights."""
-        value: Value | NotHandled = NOT_HANDLED
-        if self.slot_values is not None:
-            value = self.slot_values(study, trial, name, distribution)
-        if value is NOT_HANDLED and (threading.get_ident(), trial.number) in self._handed_out:
+    ) -> Value | _NotPlanned:
+        """The value that the individual this trial stands for has, if it has weights."""
+        value: Value | _NotPlanned = _NOT_PLANNED
+        if (threading.get_ident(), trial.number) in self._handed_out:
             value = self._handed_value(trial.number, name)
-        if value is NOT_HANDLED:
+        else:
             held = self.held_slots.find(study, trial.number, self.settings)
             if held is not None:
                 value = self._explored_value(study, held, name, distribution)
-        if value is NOT_HANDLED:
-            return NOT_HANDLED
+        if value is _NOT_PLANNED:
+            return _NOT_PLANNED
         try:
             return plain_value(distribution, value)
         except StudyError as error:

@@ -30,6 +30,7 @@ from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Range, Value
 from optuna_esgd.sampler.hyperparameter_evolution import Founder
+from optuna_esgd.sampler.running_trials import RunningTrials
 from optuna_esgd.store import POPULATION_ATTRIBUTE
 from optuna_esgd.store.lease import keep_lease
 
@@ -92,9 +93,14 @@ class _StudySlots:
 
 
 class HeldSlots:
-    """One process's held slots, by study and trial number; safe for the threads of ``n_jobs``."""
+    """One process's held slots, by study and trial number; safe for the threads of ``n_jobs``.
 
-    def __init__(self) -> None:
+    Args:
+        running_trials: Where a trial that gets a slot is stood by.
+    """
+
+    def __init__(self, running_trials: RunningTrials) -> None:
+        self._running_trials = running_trials
         self._studies: WeakKeyDictionary[optuna.storages.BaseStorage, dict[int, _StudySlots]] = (
             WeakKeyDictionary()
         )
@@ -175,6 +181,12 @@ class HeldSlots:
             studies = self._studies.setdefault(study._storage, {})
             return studies.setdefault(study._study_id, _StudySlots())
 
+    def _stand_by(self, study: optuna.Study, trial_number: int, held: HeldSlot) -> None:
+        seconds = held.configuration.lease_seconds
+        running = self._running_trials
+        running.watch(study, trial_number, held.population, lease_seconds=seconds)
+        running.stand_by(study, trial_number)
+
     def _try(
         self, study: optuna.Study, trial_number: int, loop: GenerationLoop
     ) -> HeldSlot | None:
@@ -187,6 +199,7 @@ class HeldSlots:
                     held = _claim(open_slots, trial_number, loop)
                     if held is not None:
                         slots[trial_number] = held
+                        self._stand_by(study, trial_number, held)
                     elif isinstance(loop, _Planner):
                         return None
                 case Stop():

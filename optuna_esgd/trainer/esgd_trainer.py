@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 from torch import Tensor, nn
 
@@ -23,13 +24,14 @@ from optuna_esgd.trainer.births import Births
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.seeding import seeded
-from optuna_esgd.trainer.show import show_individual
+from optuna_esgd.trainer.show import replace_trial, show_individual
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, shown_value
 from optuna_esgd.trainer.workshop import TaskWorkshop
 
 # Above this many parameters one network keeps a device busy, and a cohort would only cost memory.
 _LARGE_MODEL_PARAMETERS = 2_000_000
+_LOST_LEASE = "The lease of this trial ran out; its worker went on with another one."
 
 
 class ESGDTrainer:
@@ -97,7 +99,8 @@ class ESGDTrainer:
         self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
             weakref.WeakKeyDictionary()
         )
-        self._lock = threading.RLock()
+        self._opening = threading.Lock()
+        self._working = threading.Lock()
 
     def __call__(self, trial: Trial) -> float:
         """Give this trial an individual: one that is finished already, or one trained now.
@@ -105,24 +108,35 @@ class ESGDTrainer:
         Raises:
             optuna.TrialPruned: All generations are done; the study is told to stop.
         """
-        study = trial.study
-        sampler = find_sampler(study)
         _refuse_fixed_parameters(trial)
-        # Models and torch's global generator are shared by the threads of n_jobs.
-        with self._lock:
+        while True:
+            try:
+                return self._show_one(trial)
+            except UpdateFinishedTrialError:
+                # This process was silent for a whole lease, and the others have given it up.
+                replace_trial(trial, find_sampler(trial.study), _LOST_LEASE)
+
+    def _show_one(self, trial: Trial) -> float:
+        """Give the trial an individual and write it there; its value."""
+        study, running = trial.study, find_sampler(trial.study).running_trials
+        with self._opening:
             loop = self.open(study)
-            individual = loop.next_individual(trial.number)
+        population, configuration = loop.population, loop.configuration
+        running.watch(study, trial.number, population, lease_seconds=configuration.lease_seconds)
+        # Models and torch's global generator are shared by the threads of n_jobs.
+        with self._working:
+            individual = loop.next_individual(
+                trial.number, lambda: running.stand_by(study, trial.number)
+            )
         if individual is None:
             study.stop()
-            raise optuna.TrialPruned(
-                f"All {loop.configuration.n_generations} generations are done."
-            )
+            raise optuna.TrialPruned(f"All {configuration.n_generations} generations are done.")
         try:
-            show_individual(trial, individual, sampler, self.species, loop.configuration)
+            show_individual(trial, individual, find_sampler(study), self.species, configuration)
         except BaseException:  # this trial will fail: another one must show the individual
-            loop.population.unassign_trials([trial.number])
+            population.unassign_trials([trial.number])
             raise
-        return shown_value(individual.fitness_or_inf, maximize=loop.configuration.maximize)
+        return shown_value(individual.fitness_or_inf, maximize=configuration.maximize)
 
     def open(self, study: optuna.Study) -> WorkLoop:
         """The work loop of this worker on a study's population, which is made if need be.

@@ -9,7 +9,7 @@ import optuna
 
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.individual import Claim, Individual
-from optuna_esgd.engine.ports import Explore, GenerationLoop
+from optuna_esgd.engine.ports import Explore, GenerationLoop, Population
 from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.space import Space, Value
 
@@ -40,11 +40,45 @@ class HeldSlots(Protocol):
         ...
 
 
+class RunningTrials(Protocol):
+    """Trials that workers stand by; those of dead workers fail."""
+
+    def watch(
+        self,
+        study: optuna.Study,
+        trial_number: int,
+        population: Population,
+        *,
+        lease_seconds: float,
+    ) -> None:
+        """Stand by a trial that has begun, from now on until it ends."""
+        ...
+
+    def stand_by(self, study: optuna.Study, trial_number: int) -> None:
+        """Let everybody know at once that a watched trial's worker is alive."""
+        ...
+
+    def fail(self, trial: optuna.Trial, reason: str) -> None:
+        """Fail a trial of this process, saying why; one that has ended is left as it is."""
+        ...
+
+    def fail_lost(
+        self, study: optuna.Study, population: Population, *, lease_seconds: float
+    ) -> int:
+        """Fail the running trials whose workers are gone; how many are left running."""
+        ...
+
+
 @runtime_checkable
 class OptunaSampler(Protocol):
     """The part of ``ESGDSampler`` that the trainer uses."""
 
     settings: Settings
+
+    @property
+    def running_trials(self) -> RunningTrials:
+        """The running trials of this process."""
+        ...
 
     @property
     def held_slots(self) -> HeldSlots:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
@@ -75,7 +75,9 @@ class WorkLoop:
         """Read the facts and decide."""
         return decide(self.population.facts(), self.configuration, self._explore)
 
-    def next_individual(self, trial_number: int) -> Individual | None:
+    def next_individual(
+        self, trial_number: int, stand_by: Callable[[], None]
+    ) -> Individual | None:
         """Work until there is a finished individual for this trial.
 
         The evolution step comes first, since others wait for it; then individuals that finished
@@ -83,17 +85,23 @@ class WorkLoop:
         then is more trained. So n trials train n individuals and no more, and the evolution step
         of a generation is done before its last trial returns.
 
+        Args:
+            trial_number: Of a running trial.
+            stand_by: Called once if the trial has to wait for work that takes time.
+
         Returns:
             The individual, or None if all generations are done.
         """
+        is_stood_by = False
         while True:
             action = self.decide()
-            if isinstance(action, Commit | Evaluate):
-                self.act(action)
-                continue
-            individual = self.population.assign_trial(trial_number)
-            if individual is not None:
-                return individual
+            if not isinstance(action, Commit | Evaluate):
+                individual = self.population.assign_trial(trial_number)
+                if individual is not None:
+                    return individual
+            if not is_stood_by and not isinstance(action, Commit):
+                stand_by()
+                is_stood_by = True
             if not self.act(action):
                 return None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import optuna
 import torch
 from optuna.trial import Trial
 from torch import nn
@@ -30,7 +31,7 @@ from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.rows import counted_steps
 from optuna_esgd.trainer.seeding import seeded
-from optuna_esgd.trainer.show import attributes
+from optuna_esgd.trainer.show import attributes, replace_trial
 from optuna_esgd.trainer.task import check_fitness, evaluation_mode, shown_value
 
 _logger = logging.getLogger(__name__)
@@ -188,10 +189,13 @@ class SgdStep:
         is_finished = self._population.finish(self._claim, [outcome])
         self._end()
         if not is_finished:
-            raise StudyError(
+            reason = (
                 f"The lease on individual {self._individual.reference} ran out during training, "
-                "and another worker has it now; this result is dropped. Raise lease_seconds."
+                "and another worker has it now; this result is dropped. Raise lease_seconds if "
+                "this happens often."
             )
+            replace_trial(self._trial, find_sampler(self._trial.study), reason)
+            raise optuna.TrialPruned(reason)
         self._population.bind_trial(self._individual.reference, self._trial.number)
         self._show()
         try:

@@ -54,6 +54,17 @@ def attributes(individual: Individual, configuration: Configuration) -> dict[str
     return shown
 
 
+def replace_trial(trial: Trial, sampler: OptunaSampler, reason: str) -> None:
+    """Fail a trial whose lease was lost, and go on with a new one in its place.
+
+    ``study.optimize`` has no other way to survive it: it tells the trial it was given at the end,
+    and Optuna refuses to tell a trial twice.
+    """
+    sampler.running_trials.fail(trial, reason)
+    study = trial.study
+    Trial.__init__(trial, study, study._storage.create_new_trial(study._study_id))
+
+
 def _suggest(trial: Trial, name: str, range_: Range) -> None:
     """Suggest over a range through Optuna's own API, so that the database shows it."""
     match range_:

@@ -19,7 +19,7 @@ from optuna_esgd import ESGDSampler
 from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.engine.explore import ExploreSpaces
 from optuna_esgd.errors import ConfigurationError, StudyError
-from optuna_esgd.sampler import NOT_HANDLED, unwrap
+from optuna_esgd.sampler import unwrap
 from optuna_esgd.sampler.proposals import ExploreSampler
 from tests.sampler.studies import conditional, make_study, run, sphere, training, values_of
 
@@ -362,30 +362,10 @@ class TestValuesOfIndividuals:
         with pytest.raises(StudyError, match=r"asks for the parameter 'x'.*\['lr'\] only"):
             trial.suggest_float("x", 0, 1)
 
-    def test_the_hook_is_asked_first(self, sampler: ESGDSampler) -> None:
-        asked = []
-
-        def slot_values(study: Any, trial: Any, name: str, distribution: Any) -> Any:
-            asked.append((trial.number, name, distribution))
-            return 0.5 if name == "x" else NOT_HANDLED
-
-        sampler.slot_values = slot_values
-        study = make_study(sampler)
-        trial = study.ask()
-        sampler.hand_out(trial.number, {"x": 0.1, "y": 0.2})
-        assert trial.suggest_float("x", 0, 1) == 0.5
-        assert trial.suggest_float("y", 0, 1) == 0.2
-        assert asked == [(0, name, FloatDistribution(0, 1)) for name in ("x", "y")]
-
-    def test_none_is_a_value_of_the_hook(self, sampler: ESGDSampler) -> None:
-        sampler.slot_values = lambda *_: None
-        assert make_study(sampler).ask().suggest_categorical("c", ["a", None]) is None
-
-    def test_hooks_and_slots_stay_with_their_process(self, sampler: ESGDSampler) -> None:
-        sampler.slot_values = lambda *_: NOT_HANDLED
+    def test_slots_stay_with_their_process(self, sampler: ESGDSampler) -> None:
         sampler.hand_out(0, {"x": 1.0})
         for other in (pickle.loads(pickle.dumps(sampler)), copy.deepcopy(sampler)):
-            assert other.slot_values is None
+            assert other.running_trials is not sampler.running_trials
             assert other.settings == sampler.settings
             assert other.held_slots is not sampler.held_slots
             assert make_study(other).ask().suggest_float("y", 0, 1) >= 0

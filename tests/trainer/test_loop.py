@@ -104,7 +104,7 @@ def test_a_failure_is_kept_with_its_traceback_and_births_stand_after_three() -> 
 
 def test_next_individual_ends_with_the_last_generation() -> None:
     loop = make_loop()
-    given = [loop.next_individual(number) for number in range(6)]
+    given = [loop.next_individual(number, lambda: None) for number in range(6)]
     references = [one.reference for one in given if one is not None]
     assert references == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
     assert given[4:] == [None, None]
