@@ -29,3 +29,7 @@ class CorruptionError(EsgdError, OSError):
 
 class WeightsNotFoundError(EsgdError, LookupError):
     """The weights asked for were never stored, or nothing needed them and they were collected."""
+
+
+class WorkerError(EsgdError, RuntimeError):
+    """Workers keep dying; carries the last lines of what they said."""

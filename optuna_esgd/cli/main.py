@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from optuna_esgd import __version__
+from optuna_esgd.cli.workers import add_worker_commands
 from optuna_esgd.errors import EsgdError, StudyError
 
 
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    add_worker_commands(commands)
 
     verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")
     _add_database(verify)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -20,9 +21,14 @@ from optuna_esgd.engine.ports import Explore
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.evolution.mating import Roulette
-from optuna_esgd.evolution.space import Space, Value
+from optuna_esgd.evolution.space import Range, Space, Value
 from optuna_esgd.sampler.births import Births
-from optuna_esgd.sampler.distributions import plain_value, to_range
+from optuna_esgd.sampler.distributions import (
+    plain_value,
+    suggest,
+    to_distribution,
+    to_range,
+)
 from optuna_esgd.sampler.proposals import ExploreSampler
 from optuna_esgd.sampler.running_trials import RunningTrials
 
@@ -210,6 +216,32 @@ class ESGDSampler(BaseSampler):
         """Forget what was handed out to this trial, if anything was."""
         self._handed_out.pop((threading.get_ident(), trial_number), None)
 
+    def suggest_planned(
+        self, trial: optuna.Trial, ranges: Mapping[str, Range], values: Mapping[str, Value]
+    ) -> None:
+        """Suggest planned values through Optuna's own API, so that its database shows them."""
+        number = trial.number
+        self.hand_out(number, values)
+        try:
+            for name, distribution in self.distributions(ranges).items():
+                suggest(trial, name, distribution)
+        finally:
+            self.take_back(number)
+
+    def distributions(self, ranges: Mapping[str, Range]) -> dict[str, BaseDistribution]:
+        """The distributions Optuna shows ranges as."""
+        return {name: to_distribution(range_) for name, range_ in ranges.items()}
+
+    def set_generations(self, n_generations: int) -> None:
+        """Change ``n_generations``, the one number of a run that may change at any time.
+
+        Raises:
+            ConfigurationError: It is not 1 or more.
+        """
+        settings = replace(self.settings, n_generations=n_generations)
+        settings.configure(seed=0, cohort_size=None, maximize=False)
+        self.settings = settings
+
     def explore_with(
         self,
         configuration: Configuration,
@@ -254,7 +286,8 @@ class ESGDSampler(BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """In studies with weights, look now and then for trials whose workers are gone."""
-        self.running_trials.begin(study, trial.number)
+        lease_seconds = self.settings.lease_seconds
+        self.running_trials.begin(study, trial.number, lease_seconds=lease_seconds)
 
     def after_trial(
         self,

@@ -26,12 +26,10 @@ from optuna_esgd.engine.explore import NOTHING, Nothing, explore_nothing, explor
 from optuna_esgd.engine.individual import Claim, Individual, Slot
 from optuna_esgd.engine.planning import trained_ancestor
 from optuna_esgd.engine.ports import GenerationLoop, Population
-from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Range, Value
 from optuna_esgd.sampler.hyperparameter_evolution import Founder
-from optuna_esgd.sampler.running_trials import RunningTrials
-from optuna_esgd.store import POPULATION_ATTRIBUTE
+from optuna_esgd.sampler.running_trials import RunningTrials, known_population
 from optuna_esgd.store.lease import keep_lease
 
 _logger = logging.getLogger(__name__)
@@ -238,16 +236,10 @@ class _Planner:
 
 def _join(study: optuna.Study, settings: Settings) -> GenerationLoop | None:
     """Open the study's population if its objective chooses its own hyperparameters."""
-    if POPULATION_ATTRIBUTE not in study._storage.get_study_user_attrs(study._study_id):
+    if known_population(study) is None:
         return None
-    # SQLAlchemy only where there are weights.
-    from optuna_esgd.store.opening import find_population, open_population  # noqa: PLC0415
+    from optuna_esgd.store.opening import open_population  # noqa: PLC0415
 
-    try:
-        if find_population(study) is None:
-            return None
-    except StudyError:
-        return None  # it lives in a database that only ``sgd_step(store=...)`` knows
     population, configuration = open_population(study, settings, cohort_size=None)
     return None if configuration.described else _Planner(population, configuration)
 

@@ -14,13 +14,12 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from optuna_esgd.engine.ports import Population
-from optuna_esgd.errors import StorageError
+from optuna_esgd.errors import EsgdError, StorageError
+from optuna_esgd.store import POPULATION_ATTRIBUTE
 
 _logger = logging.getLogger(__name__)
 
 _RENEWALS_PER_LEASE = 3
-# Of a trial that no worker has spoken for (it may be preparing its data) only this much is known.
-_LEASES_UNTIL_FIRST_HEARD = 10
 _REASON = "No worker stood by this trial for a whole lease: it died, or lost its database."
 
 
@@ -55,10 +54,14 @@ class RunningTrials:
         )
         self._lock = threading.Lock()
 
-    def begin(self, study: optuna.Study, trial_number: int) -> None:
+    def begin(self, study: optuna.Study, trial_number: int, *, lease_seconds: float) -> None:
         """A trial begins; now and then those are looked for that nobody will end."""
         watch = self._find(study)
         if watch is None:
+            population = known_population(study)
+            if population is None:
+                return
+            self.watch(study, trial_number, population, lease_seconds=lease_seconds)
             return
         self._add(watch, trial_number)
         if time.monotonic() - watch.looked_at > watch.lease_seconds:
@@ -122,9 +125,7 @@ class RunningTrials:
             one.number: one._trial_id
             for one in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         }
-        lost = population.lost_trials(
-            running.keys(), lease_seconds=lease_seconds * _LEASES_UNTIL_FIRST_HEARD
-        )
+        lost = population.lost_trials(running.keys(), lease_seconds=lease_seconds)
         for number in lost:
             _logger.warning("Trial %d: %s", number, _REASON)
             _fail(study, running[number], _REASON)
@@ -155,6 +156,18 @@ class RunningTrials:
                 numbers = sorted(watch.numbers)
             with contextlib.suppress(StorageError):  # the database may come back in time
                 watch.population.renew_trials(numbers, lease_seconds=watch.lease_seconds)
+
+
+def known_population(study: optuna.Study) -> Population | None:
+    """The population of a study that this process has not trained yet, if it can be found."""
+    if POPULATION_ATTRIBUTE not in study._storage.get_study_user_attrs(study._study_id):
+        return None
+    # SQLAlchemy only where there are weights.
+    from optuna_esgd.store.opening import find_population  # noqa: PLC0415
+
+    with contextlib.suppress(EsgdError):  # it lives in a database that only the objective knows
+        return find_population(study)
+    return None
 
 
 def _fail(study: optuna.Study, trial_id: int, reason: str) -> None:

@@ -141,6 +141,12 @@ class BatchedTraining:
         self.weights.copy_rows(self._kept_weights, rows, rows)
         self._optimizers.restore(rows)
 
+    def overwrite(self, weights: Matrix, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from these weights and states."""
+        self.weights.copy_(weights)
+        for row, state in enumerate(states):
+            self._optimizers.overwrite(row, state)
+
     def optimizer_state(self, row: int) -> Tensors:
         """The current state of the row's optimizer."""
         return self._optimizers.row_state(row)

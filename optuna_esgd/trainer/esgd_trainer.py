@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import optuna
 import torch
@@ -24,7 +24,7 @@ from optuna_esgd.trainer.births import Births
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.seeding import seeded
-from optuna_esgd.trainer.show import replace_trial, show_individual
+from optuna_esgd.trainer.show import replace_trial, show_in_new_trial, show_individual
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, shown_value
 from optuna_esgd.trainer.workshop import TaskWorkshop
@@ -59,9 +59,15 @@ class ESGDTrainer:
         device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
         store: Database URL for weights and fitness; the study's own database if None.
 
+    Attributes:
+        expected_workers: How many will share a population that is not there yet: the default
+            cohort size leaves each of them something to do.
+
     Raises:
         ConfigurationError: An argument is out of range or of the wrong kind.
     """
+
+    expected_workers = 1
 
     def __init__(
         self,
@@ -138,6 +144,31 @@ class ESGDTrainer:
             raise
         return shown_value(individual.fitness_or_inf, maximize=configuration.maximize)
 
+    def show_finished(self, study: optuna.Study) -> int:
+        """Make trials for finished individuals that have none; how many.
+
+        For workers that train first and ask for trials later; in ``study.optimize`` trials come
+        first, and each of them shows one individual.
+        """
+        with self._opening:
+            loop = self.open(study)
+        population, configuration = loop.population, loop.configuration
+        reserved = population.reserve_unshown(lease_seconds=configuration.lease_seconds)
+        sampler = find_sampler(study)
+        for one in reserved:
+            show_in_new_trial(study, population, one, sampler, self.species, configuration)
+        return len(reserved)
+
+    def to(self, device: str | torch.device | None) -> Self:
+        """Train on another device from now on; see the argument ``device``.
+
+        Raises:
+            ConfigurationError: This machine has no such device.
+        """
+        self._device = _usable_device(device)
+        self._loops.clear()
+        return self
+
     def open(self, study: optuna.Study) -> WorkLoop:
         """The work loop of this worker on a study's population, which is made if need be.
 
@@ -199,7 +230,7 @@ class ESGDTrainer:
     def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int:
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         if isinstance(self.task, SupervisedTask) and n_parameters <= _LARGE_MODEL_PARAMETERS:
-            return sampler.settings.population_size
+            return -(-sampler.settings.population_size // self.expected_workers)
         return 1
 
     def _check_direction(self, study: optuna.Study) -> None:

@@ -11,7 +11,7 @@ from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.individual import Claim, Individual
 from optuna_esgd.engine.ports import Explore, GenerationLoop, Population
 from optuna_esgd.errors import StudyError
-from optuna_esgd.evolution.space import Space, Value
+from optuna_esgd.evolution.space import Range, Space, Value
 
 
 class HeldSlot(Protocol):
@@ -85,12 +85,16 @@ class OptunaSampler(Protocol):
         """The slots of objectives that suggest their own hyperparameters."""
         ...
 
-    def hand_out(self, trial_number: int, values: Mapping[str, Value]) -> None:
-        """From now on, suggest these values to this trial."""
+    def suggest_planned(
+        self, trial: optuna.Trial, ranges: Mapping[str, Range], values: Mapping[str, Value]
+    ) -> None:
+        """Suggest planned values through Optuna's own API, so that its database shows them."""
         ...
 
-    def take_back(self, trial_number: int) -> None:
-        """Forget what was handed out."""
+    def distributions(
+        self, ranges: Mapping[str, Range]
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        """The distributions Optuna shows ranges as."""
         ...
 
     def explore_with(

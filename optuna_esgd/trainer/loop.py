@@ -20,6 +20,12 @@ from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
 from optuna_esgd.store.lease import keep_lease
+from optuna_esgd.trainer.preemption import (
+    Checkpoints,
+    Preempted,
+    Preemption,
+    SlotCheckpoints,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -31,8 +37,8 @@ _WAITS_BEFORE_WARNING = 15  # about ten seconds
 class Workshop(Protocol):
     """Does the work of slots: trains individuals, scores offspring, or lets the birth stand."""
 
-    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
-        """Run the SGD step of a cohort."""
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        """Run the SGD step of a cohort, from where an earlier worker got to."""
         ...
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
@@ -55,6 +61,8 @@ class WorkLoop:
     Attributes:
         population: Where facts are read and outcomes written.
         configuration: The run's settings.
+        preemption: Asks this worker to stop.
+        checkpoint_seconds: Seconds between two checkpoints of one SGD step.
     """
 
     def __init__(
@@ -68,6 +76,8 @@ class WorkLoop:
         self.configuration = configuration
         self._explore = explore
         self._workshop = workshop
+        self.preemption = Preemption()
+        self.checkpoint_seconds = math.inf
         self._n_waits = 0
         self._has_rivals = False
 
@@ -155,11 +165,25 @@ class WorkLoop:
         claim = self._claim(slots)
         if claim is None:
             return
+        lease_seconds = self.configuration.lease_seconds
+        checkpoints = SlotCheckpoints(
+            self.population,
+            claim,
+            lease_seconds=lease_seconds,
+            every_seconds=self.checkpoint_seconds,
+            preemption=self.preemption,
+        )
         try:
-            with keep_lease(self.population, claim, self.configuration.lease_seconds):
-                is_mine = self.population.finish(claim, self._outcomes(claim.slot))
+            with keep_lease(self.population, claim, lease_seconds):
+                with self.preemption.interruptible():
+                    outcomes = self._outcomes(claim.slot, checkpoints)
+                is_mine = self.population.finish(claim, outcomes)
         except StorageError:
             raise  # nothing can be written now; the lease runs out by itself
+        except Preempted:
+            checkpoints.save()
+            self.population.release(claim)
+            raise
         except Exception:
             # With the lease lost, what was needed may be collected: that is not a failure.
             is_mine = self.population.release(claim, failure=traceback.format_exc())
@@ -175,7 +199,7 @@ class WorkLoop:
                 claim.slot.key,
             )
 
-    def _outcomes(self, slot: Slot) -> list[Outcome]:
+    def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
         everyone = self.population.individuals(generation=slot.key.generation)
         cohort = [
             one
@@ -186,7 +210,7 @@ class WorkLoop:
             _logger.warning("%s failed %d times; birth weights stand.", slot.key, slot.n_failures)
             return self._workshop.keep_births(cohort)
         if slot.key.round == 0:
-            return self._workshop.train(cohort)
+            return self._workshop.train(cohort, checkpoints)
         before = (one for one in everyone if one.reference.round < slot.key.round)
         best = min((one.fitness for one in before if one.fitness is not None), default=math.inf)
         return self._workshop.evaluate(cohort, best_fitness=best)

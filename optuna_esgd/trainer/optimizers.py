@@ -50,7 +50,8 @@ class CohortOptimizers:
             self._groups.append(group)
             for row in rows:
                 self._row_groups.append((group, row - rows.start))
-                group.load(row - rows.start, states[row])
+                group.write(row - rows.start, states[row])
+                group.keep(row - rows.start)
         self.gradients_per_step = [species[one.species].gradients_per_step for one in individuals]
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
@@ -75,6 +76,11 @@ class CohortOptimizers:
             group, position = self._row_groups[row]
             group.restore(position)
 
+    def overwrite(self, row: int, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state that ``row_state`` has copied."""
+        group, position = self._row_groups[row]
+        group.write(position, state)
+
     def row_state(self, row: int) -> Tensors:
         """A copy of one row's state."""
         group, position = self._row_groups[row]
@@ -82,7 +88,7 @@ class CohortOptimizers:
 
 
 class _Group(Protocol):
-    def load(self, position: int, state: Mapping[str, Tensor]) -> None: ...
+    def write(self, position: int, state: Mapping[str, Tensor]) -> None: ...
     def save(self, position: int) -> Tensors: ...
     def step(self, gradients: Sequence[Tensor]) -> None: ...
     def keep(self, position: int) -> None: ...
@@ -119,11 +125,10 @@ class _BatchedGroup:
         ):
             self._update.step(parameters, gradient[self._rows], state, columns)
 
-    def load(self, position: int, state: Mapping[str, Tensor]) -> None:
+    def write(self, position: int, state: Mapping[str, Tensor]) -> None:
         for tensors, shapes in zip(self._states, self._shapes, strict=True):
             joined = self._update.join_row_state(state, shapes)
             self._update.write_row_state(tensors, position, joined)
-        self.keep(position)
 
     def save(self, position: int) -> Tensors:
         """In torch's own form, so that a row may be trained alone another time."""
@@ -170,9 +175,9 @@ class _PerRowGroup:
                 parameter.grad = views[name][row]
             optimizer.step()
 
-    def load(self, position: int, state: Mapping[str, Tensor]) -> None:
+    def write(self, position: int, state: Mapping[str, Tensor]) -> None:
+        self._optimizers[position] = self._build(position)
         restore_state(self._optimizers[position], state)
-        self.keep(position)
 
     def save(self, position: int) -> Tensors:
         return flatten_state(self._optimizers[position])
@@ -181,8 +186,7 @@ class _PerRowGroup:
         self._kept[position] = self.save(position)
 
     def restore(self, position: int) -> None:
-        self._optimizers[position] = self._build(position)
-        restore_state(self._optimizers[position], self._kept[position])
+        self.write(position, self._kept[position])
 
     def _build(self, position: int) -> torch.optim.Optimizer:
         return self._species.build(

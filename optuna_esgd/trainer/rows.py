@@ -37,12 +37,9 @@ class RowTraining:
         self._species = species
         self._individuals = individuals
         self._models = [build_seeded(task, configuration, weights.device) for _ in individuals]
-        self._optimizers = []
-        for row, (one, state) in enumerate(zip(individuals, states, strict=True)):
-            self.weights.load_into(self._models[row], row)
-            optimizer = self._build_optimizer(row, one)
-            restore_state(optimizer, state)
-            self._optimizers.append(optimizer)
+        self._optimizers = [self._build_optimizer(row, one) for row, one in enumerate(individuals)]
+        for row, state in enumerate(states):
+            self._take_up(row, state)
         self._kept_weights = weights.clone()
         self._kept_states: list[dict[str, Tensor]] = [{} for _ in individuals]
 
@@ -83,13 +80,23 @@ class RowTraining:
         """Copy the kept weights and state back."""
         self.weights.copy_rows(self._kept_weights, rows, rows)
         for row in rows:
-            self.weights.load_into(self._models[row], row)
-            self._optimizers[row] = self._build_optimizer(row, self._individuals[row])
-            restore_state(self._optimizers[row], self._kept_states[row])
+            self._take_up(row, self._kept_states[row])
+
+    def overwrite(self, weights: Matrix, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from these weights and states."""
+        self.weights.copy_(weights)
+        for row, state in enumerate(states):
+            self._take_up(row, state)
 
     def optimizer_state(self, row: int) -> dict[str, Tensor]:
         """The current state of the row's optimizer."""
         return flatten_state(self._optimizers[row])
+
+    def _take_up(self, row: int, state: Mapping[str, Tensor]) -> None:
+        """Give the row's model the row's weights, and a new optimizer this state."""
+        self.weights.load_into(self._models[row], row)
+        self._optimizers[row] = self._build_optimizer(row, self._individuals[row])
+        restore_state(self._optimizers[row], state)
 
     def _build_optimizer(self, row: int, one: Individual) -> torch.optim.Optimizer:
         parameters = [p for p in self._models[row].parameters() if p.requires_grad]

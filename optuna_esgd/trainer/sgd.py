@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -12,6 +11,8 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.evolution.back_off import BackOffRule
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.trainer.preemption import Checkpoints
+from optuna_esgd.trainer.progress import Progress, describe, resume
 
 
 class Training(Protocol):
@@ -35,25 +36,20 @@ class Training(Protocol):
         """Return these rows to their kept points."""
         ...
 
+    def overwrite(self, weights: Matrix, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from these weights and optimizer states, one per row."""
+        ...
+
     def optimizer_state(self, row: int) -> dict[str, Tensor]:
         """What the row's optimizer would carry on; empty if it has none."""
         ...
 
 
-@dataclass
-class Progress:
-    """How one individual's SGD step went; see ``engine.individual.Individual``."""
-
-    birth_fitness: float
-    fitness: float = float("inf")
-    n_back_offs: int = 0
-    n_epochs: int = 0
-    n_gradients: int = 0
-    n_evaluations: int = 0
-
-
 def run_sgd_step(
-    training: Training, individuals: Sequence[Individual], configuration: Configuration
+    training: Training,
+    individuals: Sequence[Individual],
+    configuration: Configuration,
+    checkpoints: Checkpoints,
 ) -> list[Progress]:
     """Train a cohort for K_s epochs; nobody ends worse than it was born.
 
@@ -62,29 +58,39 @@ def run_sgd_step(
         individuals: Who is in which row.
         configuration: K_s and the reading of back-off.
 
+        checkpoints: Where the step goes on that another worker began, and is told of progress.
+
     Returns:
         One record per row.
     """
-    progress = _score_births(training, individuals)
-    rules = [BackOffRule(configuration.back_off, one.birth_fitness) for one in progress]
-    training.keep(range(len(progress)))
-    for number in range(configuration.n_epochs):
+    saved = checkpoints.load()
+    if saved is None:
+        progress = _score_births(training, individuals)
+        rules = [BackOffRule(configuration.back_off, one.birth_fitness) for one in progress]
+        training.keep(range(len(progress)))
+    else:
+        progress = resume(training, saved)
+        rules = [
+            BackOffRule(configuration.back_off, one.fitness, one.n_back_offs) for one in progress
+        ]
+    for number in range(progress[0].n_epochs, configuration.n_epochs):
         n_gradients = training.train_epoch(number)
         is_last = number + 1 == configuration.n_epochs
         kept, restored = [], []
-        for row, fitness in enumerate(training.score()):
-            progress[row].n_gradients += n_gradients[row]
-            progress[row].n_epochs += 1
-            progress[row].n_evaluations += 1
+        for row, (one, fitness) in enumerate(zip(progress, training.score(), strict=True)):
             is_kept = rules[row].is_kept(fitness)
             if is_kept:
                 kept.append(row)
             if rules[row].must_restore(kept=is_kept, is_last_epoch=is_last):
                 restored.append(row)
+            one.n_gradients += n_gradients[row]
+            one.n_epochs += 1
+            one.n_evaluations += 1
+            one.fitness, one.n_back_offs = rules[row].best_fitness, rules[row].n_back_offs
         training.keep(kept)
         training.restore(restored)
-    for one, rule in zip(progress, rules, strict=True):
-        one.fitness, one.n_back_offs = rule.best_fitness, rule.n_back_offs
+        if not is_last:
+            checkpoints.epoch_done(lambda: describe(training, progress))
     return progress
 
 

@@ -29,6 +29,7 @@ from optuna_esgd.store.opening import open_population
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.rows import counted_steps
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes, replace_trial
@@ -304,8 +305,9 @@ class ObjectiveWorkshop:
         self._evaluate = evaluate
         self._configuration = configuration
 
-    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         """Training belongs to the objective."""
+        del checkpoints
         raise StudyError(
             f"Individual {individuals[0].reference} is trained by the objective itself."
         )

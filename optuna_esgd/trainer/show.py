@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 
-from optuna.trial import Trial
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial, TrialState, create_trial
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import annealed_range
 from optuna_esgd.engine.individual import Individual
-from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.evolution.space import Choices, Range, Value
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.faces import OptunaSampler
 from optuna_esgd.trainer.task import shown_value
@@ -24,16 +28,61 @@ def show_individual(
     configuration: Configuration,
 ) -> None:
     """Write what the individual was trained with, and how it went, into its trial."""
-    sampler.hand_out(trial.number, {"species": individual.species, **individual.hyperparameters})
-    try:
-        _suggest(trial, "species", Choices(tuple(species)))
-        for name, range_ in species[individual.species].space.items():
-            generation = individual.reference.generation
-            _suggest(trial, name, annealed_range(configuration, generation, name, range_))
-    finally:
-        sampler.take_back(trial.number)
+    ranges = _ranges(individual, species, configuration)
+    sampler.suggest_planned(trial, ranges, _values(individual))
     for name, value in attributes(individual, configuration).items():
         trial.set_user_attr(name, value)
+
+
+def show_in_new_trial(
+    study: optuna.Study,
+    population: Population,
+    individual: Individual,
+    sampler: OptunaSampler,
+    species: Mapping[str, Species],
+    configuration: Configuration,
+) -> None:
+    """Make a trial that shows a finished individual: three commits in all.
+
+    The trial is running until it is bound to the individual, so that each individual has one
+    complete trial, wherever a worker dies: a running trial that nobody ends is failed later.
+    """
+    distributions = sampler.distributions(_ranges(individual, species, configuration))
+    template = create_trial(
+        state=TrialState.RUNNING,
+        params=_values(individual),
+        distributions=distributions,
+        user_attrs=attributes(individual, configuration),
+    )
+    storage = study._storage
+    trial_id = storage.create_new_trial(study._study_id, template_trial=template)
+    trial_number = storage.get_trial_number_from_id(trial_id)
+    if not population.bind_trial(individual.reference, trial_number):
+        reason = "Another trial shows its individual."
+        sampler.running_trials.fail(Trial(study, trial_id), reason)
+        return
+    value = shown_value(individual.fitness_or_inf, maximize=configuration.maximize)
+    with contextlib.suppress(UpdateFinishedTrialError):  # this worker was given up: others will
+        storage.set_trial_state_values(trial_id, state=TrialState.COMPLETE, values=(value,))
+
+
+def _ranges(
+    individual: Individual, species: Mapping[str, Species], configuration: Configuration
+) -> dict[str, Range]:
+    """The ranges that an individual's values come from, the species among them."""
+    generation = individual.reference.generation
+    space = species[individual.species].space
+    return {
+        "species": Choices(tuple(species)),
+        **{
+            name: annealed_range(configuration, generation, name, range_)
+            for name, range_ in space.items()
+        },
+    }
+
+
+def _values(individual: Individual) -> dict[str, Value]:
+    return {"species": individual.species, **individual.hyperparameters}
 
 
 def attributes(individual: Individual, configuration: Configuration) -> dict[str, Value]:
@@ -63,15 +112,3 @@ def replace_trial(trial: Trial, sampler: OptunaSampler, reason: str) -> None:
     sampler.running_trials.fail(trial, reason)
     study = trial.study
     Trial.__init__(trial, study, study._storage.create_new_trial(study._study_id))
-
-
-def _suggest(trial: Trial, name: str, range_: Range) -> None:
-    """Suggest over a range through Optuna's own API, so that the database shows it."""
-    match range_:
-        case Choices(values):
-            trial.suggest_categorical(name, values)
-        case FloatRange(low, high, scale, step):
-            # Optuna knows no grid on a log scale; the values are on it all the same.
-            trial.suggest_float(name, low, high, log=scale == "log" and not step, step=step)
-        case IntRange(low, high, scale, step):
-            trial.suggest_int(name, low, high, log=scale == "log" and step == 1, step=step)

@@ -22,9 +22,11 @@ from optuna_esgd.trainer.batched import (
     why_not_batched,
 )
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
+from optuna_esgd.trainer.preemption import Checkpoints
+from optuna_esgd.trainer.progress import Progress
 from optuna_esgd.trainer.rows import RowTraining, score_rows
 from optuna_esgd.trainer.seeding import build_seeded, seeded
-from optuna_esgd.trainer.sgd import Progress, Training, run_sgd_step
+from optuna_esgd.trainer.sgd import Training, run_sgd_step
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
 
@@ -55,12 +57,12 @@ class TaskWorkshop:
         if isinstance(task, SupervisedTask):
             self._try_batched(task)
 
-    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         """Run the SGD step of a cohort."""
         # Rows of one species lie side by side, so that its update works on a slice.
         ordered = sorted(individuals, key=lambda one: (one.species, one.reference.number))
         training = self._training(ordered)
-        progress = run_sgd_step(training, ordered, self._configuration)
+        progress = run_sgd_step(training, ordered, self._configuration, checkpoints)
         return [
             self._outcome(row, one, done, training)
             for row, (one, done) in enumerate(zip(ordered, progress, strict=True))

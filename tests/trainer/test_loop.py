@@ -17,6 +17,7 @@ from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.lease import keep_lease
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.preemption import Checkpoints
 
 CONFIGURATION = Settings(population_size=2, n_offspring=2, n_generations=2, lease_seconds=0.3)
 
@@ -25,8 +26,11 @@ class Workshop:
     """Trains by a function of the test's."""
 
     def __init__(self, train: Callable[[Sequence[Individual]], list[Outcome]]) -> None:
-        self.train = train
+        self._train = train
         self.kept: list[Individual] = []
+
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        return self._train(individuals)
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
         return [Outcome(number=one.reference.number, fitness=9.0) for one in offspring]

@@ -26,9 +26,9 @@ def lost(study: optuna.Study, seconds: float = SECONDS) -> int:
     population = find_population(study)
     assert population is not None
     others = RunningTrials()
-    others.fail_lost(study, population, lease_seconds=seconds / 10)
+    others.fail_lost(study, population, lease_seconds=seconds)
     time.sleep(2 * seconds)
-    return others.fail_lost(study, population, lease_seconds=seconds / 10)
+    return others.fail_lost(study, population, lease_seconds=seconds)
 
 
 def states(study: optuna.Study) -> list[TrialState]:

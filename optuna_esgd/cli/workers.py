@@ -1,0 +1,115 @@
+"""``optuna-esgd worker``, ``run`` and ``status``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from optuna_esgd.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from optuna_esgd.worker.loading import Workplace
+
+_CHECKPOINT_SECONDS = 300.0
+
+
+def add_worker_commands(commands: Any) -> None:
+    """Add the commands that train, and the one that watches."""
+    worker = commands.add_parser("worker", help="train as one of any number of workers")
+    _add_workplace(worker)
+    worker.set_defaults(run=_worker)
+
+    run = commands.add_parser("run", help="train with several workers on this machine")
+    _add_workplace(run)
+    run.add_argument(
+        "--workers",
+        type=_count_or_auto,
+        default=None,
+        metavar="N",
+        help="how many, or 'auto': one on each GPU, or without GPUs one on each core (default)",
+    )
+    run.set_defaults(run=_run)
+
+
+def _add_workplace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trainer", metavar="FILE.py:TRAINER", help="the ESGDTrainer in your file")
+    parser.add_argument(
+        "--storage", help="database URL of the study (default: the variable ESGD_STORAGE)"
+    )
+    parser.add_argument("--study", required=True, help="study name; made if it is not there")
+    parser.add_argument(
+        "--store",
+        help="database URL of the weights, if it is another one (or the variable ESGD_STORE)",
+    )
+    parser.add_argument("--device", help="where to train, e.g. cuda:0 (default: GPUs, or the CPU)")
+    parser.add_argument(
+        "--generations", type=int, help="train so many (default: as the file's sampler says)"
+    )
+    parser.add_argument(
+        "--direction",
+        choices=("minimize", "maximize"),
+        default="minimize",
+        help="of a study that is made now",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=float,
+        default=_CHECKPOINT_SECONDS,
+        metavar="SECONDS",
+        help="save long SGD steps this often (default: %(default)g); they are saved as well when "
+        "the worker is told to stop",
+    )
+
+
+def _count_or_auto(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+def _workplace(parsed: argparse.Namespace) -> Workplace:
+    from optuna_esgd.worker.loading import (  # noqa: PLC0415 - torch when needed
+        STORAGE_VARIABLE,
+        STORE_VARIABLE,
+        Workplace,
+    )
+
+    storage = parsed.storage or os.environ.get(STORAGE_VARIABLE)
+    if storage is None:
+        raise ConfigurationError(
+            f"Name the study's database: --storage URL, or the variable {STORAGE_VARIABLE}."
+        )
+    return Workplace(
+        trainer=parsed.trainer,
+        storage=storage,
+        study=parsed.study,
+        store=parsed.store or os.environ.get(STORE_VARIABLE),
+        device=parsed.device,
+        n_generations=parsed.generations,
+        direction=parsed.direction,
+    )
+
+
+def _checkpoint_seconds(parsed: argparse.Namespace) -> float:
+    seconds: float = parsed.checkpoint_every
+    if math.isnan(seconds) or seconds <= 0:
+        raise ConfigurationError(f"--checkpoint-every must be more than 0, got {seconds:g}.")
+    return seconds
+
+
+def _worker(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.worker.work import work_until_stopped  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return work_until_stopped(_workplace(parsed), checkpoint_seconds=_checkpoint_seconds(parsed))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.worker.run import run  # noqa: PLC0415
+
+    return run(
+        _workplace(parsed),
+        n_workers=parsed.workers,
+        checkpoint_seconds=_checkpoint_seconds(parsed),
+    )

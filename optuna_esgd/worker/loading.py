@@ -1,0 +1,122 @@
+"""The trainer that ``FILE.py:NAME`` names, and the study it trains."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import optuna
+
+from optuna_esgd.errors import ConfigurationError, StudyError
+from optuna_esgd.sampler import ESGDSampler
+from optuna_esgd.store.storages import create_storage
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+
+# Where URLs may be given that are not to be seen in a list of processes.
+STORAGE_VARIABLE = "ESGD_STORAGE"
+STORE_VARIABLE = "ESGD_STORE"
+_SAMPLER = "sampler"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Everything a worker needs to be told, as plain values.
+
+    Attributes:
+        trainer: ``FILE.py:NAME``.
+        storage: Database URL of the study.
+        study: The study's name; it is made if it is not there.
+        store: Database URL of the weights, if it is another one.
+        device: Where to train; None for the first GPU, or the CPU.
+        n_generations: After which the study is done; None for what the file's sampler says.
+        direction: Of a study that is not there yet.
+    """
+
+    trainer: str
+    storage: str
+    study: str
+    store: str | None = None
+    device: str | None = None
+    n_generations: int | None = None
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+
+def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
+    """Load the trainer, and load or make the study.
+
+    Raises:
+        ConfigurationError: The file does not define what it should.
+        StudyError: Nobody has said how many generations there are.
+        StorageError: The database cannot be reached.
+    """
+    path, module = _load(workplace.trainer)
+    trainer = _find_trainer(path, module, workplace.trainer.rpartition(":")[2])
+    if workplace.device is not None:
+        trainer.to(workplace.device)
+    if workplace.store is not None:
+        trainer.store = workplace.store
+    sampler = _find_sampler(path, module, workplace.n_generations)
+    study = optuna.create_study(
+        study_name=workplace.study,
+        storage=create_storage(workplace.storage),
+        sampler=sampler,
+        direction=workplace.direction,
+        load_if_exists=True,
+    )
+    return trainer, study
+
+
+def _load(name: str) -> tuple[Path, ModuleType]:
+    """Run the file; it is the only code of the user's that is ever loaded."""
+    file, _, attribute = name.rpartition(":")
+    if not file or not attribute.isidentifier():
+        raise ConfigurationError(
+            f"Name a file and the trainer in it, FILE.py:NAME (train.py:trainer), got {name!r}."
+        )
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {file}.")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise ConfigurationError(f"{file} is not a Python file.")
+    module = importlib.util.module_from_spec(specification)
+    # As for a script: its neighbours can be imported, and what it defines is found by its name.
+    sys.path.insert(0, str(path.parent))
+    sys.modules[path.stem] = module
+    specification.loader.exec_module(module)
+    return path, module
+
+
+def _find_trainer(path: Path, module: ModuleType, name: str) -> ESGDTrainer:
+    found: Any = getattr(module, name, None)
+    if callable(found) and not isinstance(found, ESGDTrainer):
+        found = found()
+    if not isinstance(found, ESGDTrainer):
+        raise ConfigurationError(
+            f"{path.name} must define {name} as an ESGDTrainer, or as a function without "
+            f"arguments that makes one; got {type(found).__name__}."
+        )
+    return found
+
+
+def _find_sampler(path: Path, module: ModuleType, n_generations: int | None) -> ESGDSampler:
+    sampler: Any = getattr(module, _SAMPLER, None)
+    if sampler is None:
+        sampler = ESGDSampler()
+    if not isinstance(sampler, ESGDSampler):
+        raise ConfigurationError(
+            f"{_SAMPLER} in {path.name} must be an ESGDSampler, got {type(sampler).__name__}."
+        )
+    if n_generations is not None:
+        sampler.set_generations(n_generations)
+    if sampler.settings.n_generations is None:
+        raise StudyError(
+            "Workers train until all generations are done, and nobody has said how many there "
+            f"are. Add --generations N, or define {_SAMPLER} = ESGDSampler(n_generations=N) in "
+            f"{path.name}."
+        )
+    return sampler

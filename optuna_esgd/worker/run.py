@@ -1,0 +1,107 @@
+"""``optuna-esgd run``: a whole population on this machine, with one progress display."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.worker.devices import environment, share_out
+from optuna_esgd.worker.launcher import WorkerProcess
+from optuna_esgd.worker.loading import STORAGE_VARIABLE, STORE_VARIABLE, Workplace, open_workplace
+from optuna_esgd.worker.progress import PopulationProgress
+from optuna_esgd.worker.signals import stopping_on_signals
+
+_POLL_SECONDS = 0.2
+INTERRUPTED = 130
+
+
+def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: float) -> int:
+    """Train until all generations are done, with several worker processes.
+
+    Workers that die are started again. Ctrl-C (and SIGTERM) lets them save their work and end; a
+    second one ends them at once. Either way nothing that is stored is lost, and the same command
+    goes on.
+
+    Args:
+        workplace: What is trained, and where.
+        n_workers: None for one on each GPU, or without GPUs one on each core.
+        checkpoint_seconds: See ``work``.
+
+    Returns:
+        The exit status: 0 when all is done, 130 when interrupted.
+
+    Raises:
+        EsgdError: Something is wrong with the trainer, the study or the database; nothing was
+            started.
+        WorkerError: A worker keeps dying.
+    """
+    trainer, study = open_workplace(workplace)
+    size = find_sampler(study).settings.population_size
+    devices = share_out(n_workers, device=workplace.device, most=size)
+    trainer.expected_workers = len(devices)
+    loop = trainer.open(study)
+    if n_workers is None:
+        devices = devices[: _n_cohorts(loop)]
+    console = Console(stderr=True)
+    console.log(f"{len(devices)} workers on {', '.join(dict.fromkeys(devices))}")
+    workers: list[WorkerProcess] = []
+
+    def stop(n_signals: int) -> None:
+        for worker in workers:
+            worker.stop() if n_signals == 1 else worker.kill()
+
+    with stopping_on_signals(stop) as signals, PopulationProgress(loop, console) as progress:
+        workers += _start(workplace, devices, checkpoint_seconds, console)
+        try:
+            while [worker for worker in workers if not worker.is_done()]:
+                progress.update()
+                time.sleep(_POLL_SECONDS)
+        finally:
+            stop(1)
+            for worker in workers:
+                worker.wait()
+    return INTERRUPTED if signals else 0
+
+
+def _n_cohorts(loop: WorkLoop) -> int:
+    configuration = loop.configuration
+    return math.ceil(configuration.population_size / configuration.cohort_size)
+
+
+def _start(
+    workplace: Workplace, devices: list[str], checkpoint_seconds: float, console: Console
+) -> list[WorkerProcess]:
+    variables = {**environment(len(devices)), **_urls(workplace)}
+    return [
+        WorkerProcess(
+            f"worker {number}",
+            worker_command(workplace, device, checkpoint_seconds),
+            variables,
+            lambda text: console.log(text, markup=False, highlight=False),
+        )
+        for number, device in enumerate(devices)
+    ]
+
+
+def worker_command(workplace: Workplace, device: str, checkpoint_seconds: float) -> list[str]:
+    """The command line of one worker; URLs travel in its environment, where ``ps`` is blind."""
+    options = {
+        "--study": workplace.study,
+        "--device": device,
+        "--generations": workplace.n_generations,
+        "--direction": workplace.direction,
+        "--checkpoint-every": checkpoint_seconds,
+    }
+    given = [part for name, one in options.items() if one is not None for part in (name, str(one))]
+    return [sys.executable, "-m", "optuna_esgd.cli", "worker", workplace.trainer, *given]
+
+
+def _urls(workplace: Workplace) -> Mapping[str, str]:
+    urls = {STORAGE_VARIABLE: workplace.storage, STORE_VARIABLE: workplace.store}
+    return {name: url for name, url in urls.items() if url is not None}

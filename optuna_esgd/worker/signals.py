@@ -1,0 +1,33 @@
+"""Ctrl-C, SIGTERM and hang-ups, for as long as a block runs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[int], None]) -> Iterator[list[int]]:
+    """Call ``stop`` with how many signals have come whenever one comes, instead of dying.
+
+    Yields:
+        The signals that have come, in order.
+    """
+    came: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        stop(len(came))
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,114 @@
+"""One worker: claims, trains, scores offspring, commits plans, and shows what is finished."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import optuna
+
+from optuna_esgd.engine.actions import Stop, Train
+from optuna_esgd.errors import EsgdError
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.preemption import Preempted, Preemption
+from optuna_esgd.worker.loading import Workplace, open_workplace
+from optuna_esgd.worker.signals import stopping_on_signals
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+def work(
+    trainer: ESGDTrainer,
+    study: optuna.Study,
+    *,
+    checkpoint_seconds: float,
+    preemption: Preemption,
+) -> bool:
+    """Work until all generations are done.
+
+    Slots are claimed first and trials made for what is finished, so no trial exists while this
+    worker waits.
+
+    Args:
+        trainer: What is trained.
+        study: Where.
+        checkpoint_seconds: Between two checkpoints of one SGD step; infinity for only the last,
+            when asked to stop.
+        preemption: Asks to stop.
+
+    Returns:
+        False if it was asked to stop before all was done.
+
+    Raises:
+        EsgdError: The study cannot be trained with this trainer.
+    """
+    loop = trainer.open(study)
+    loop.preemption, loop.checkpoint_seconds = preemption, checkpoint_seconds
+    looked_at = time.monotonic()
+    while not preemption.is_requested:
+        action = loop.decide()
+        if isinstance(action, Stop):
+            _show_the_rest(trainer, study, loop)
+            return True
+        try:
+            loop.act(action)
+        except Preempted:
+            break
+        except EsgdError:
+            raise
+        except Exception:
+            # The slot counts it, and after max_tries births stand: go on with the next.
+            _logger.exception("Work on a slot failed; it is given back.")
+        if isinstance(action, Train):
+            trainer.show_finished(study)
+        if time.monotonic() > looked_at + loop.configuration.lease_seconds:
+            looked_at = time.monotonic()
+            _fail_lost_trials(study, loop)
+    return False
+
+
+def _fail_lost_trials(study: optuna.Study, loop: WorkLoop) -> int:
+    running = find_sampler(study).running_trials
+    return running.fail_lost(
+        study, loop.population, lease_seconds=loop.configuration.lease_seconds
+    )
+
+
+def _show_the_rest(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> None:
+    """All is trained; what dead workers were about to show is shown here, one lease later."""
+    deadline = time.monotonic() + 2 * loop.configuration.lease_seconds
+    while True:
+        n_running = _fail_lost_trials(study, loop)
+        trainer.show_finished(study)
+        if not n_running or loop.preemption.is_requested or time.monotonic() > deadline:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def work_until_stopped(workplace: Workplace, *, checkpoint_seconds: float) -> int:
+    """``optuna-esgd worker``: work, and stop cleanly when told to.
+
+    Returns:
+        The exit status: 0 when all is done; 128 plus the signal's number when it was told to
+        stop, so that schedulers start it again.
+
+    Raises:
+        EsgdError: Something is wrong with the trainer, the study or the database.
+    """
+    preemption = Preemption()
+
+    def stop(n_signals: int) -> None:
+        if n_signals > 1:
+            raise KeyboardInterrupt
+        preemption.request()
+
+    trainer, study = open_workplace(workplace)
+    with stopping_on_signals(stop) as signals:
+        is_done = work(
+            trainer, study, checkpoint_seconds=checkpoint_seconds, preemption=preemption
+        )
+    return 0 if is_done or not signals else 128 + signals[0]
