@@ -48,7 +48,7 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     loop = trainer.open(study)
     if n_workers is None:
         devices = devices[: _n_cohorts(loop)]
-    console = Console(stderr=True)
+    console = Console(stderr=True, log_path=False)
     console.log(f"{len(devices)} workers on {', '.join(dict.fromkeys(devices))}")
     workers: list[WorkerProcess] = []
 
