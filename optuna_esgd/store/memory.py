@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna_esgd.engine.individual import (
+    Chronicle,
     Claim,
     Facts,
     Individual,
@@ -18,6 +19,7 @@ from optuna_esgd.engine.individual import (
     Slot,
     SlotKey,
     SlotState,
+    Span,
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
@@ -112,7 +114,8 @@ class MemoryPopulation:
                 return None
             held.state, held.worker = "claimed", worker
             held.attempt += 1
-            held.lease_until = self._clock() + lease_seconds
+            held.claimed_at = self._clock()
+            held.lease_until = held.claimed_at + lease_seconds
             return Claim(slot=self._slot(key), attempt=held.attempt, worker=worker)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
@@ -156,7 +159,7 @@ class MemoryPopulation:
                 )
                 if reference.round == 0 and one.trial_number is None:
                     self._without_trial.add(reference)
-            held.state = "finished"
+            held.state, held.finished_at = "finished", self._clock()
             return True
 
     def slot_failure(self, key: SlotKey) -> str:
@@ -248,6 +251,23 @@ class MemoryPopulation:
                 self._slot(key)
                 for key in sorted(self._slots)
                 if generation is None or key.generation == generation
+            )
+
+    def chronicle(self) -> Chronicle:
+        """Read what became of everybody, without weights, in one snapshot."""
+        n_rounds = int(str(self._configuration.get("n_evolution_rounds", 1)))
+        with self._lock:
+            return Chronicle(
+                individuals=tuple(
+                    one
+                    for one in self.individuals()
+                    if one.reference.round < max(n_rounds, 1) or one.is_stored
+                ),
+                spans=tuple(
+                    Span(key, held.numbers, held.worker, held.claimed_at, held.finished_at)
+                    for key, held in sorted(self._slots.items())
+                    if held.state != "free"
+                ),
             )
 
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
@@ -356,6 +376,8 @@ class _HeldSlot:
     n_failures: int = 0
     failure: str = ""
     worker: str = ""
+    claimed_at: float = 0.0
+    finished_at: float | None = None
     lease_until: float = 0.0
 
     def is_claimable(self, now: float) -> bool:
