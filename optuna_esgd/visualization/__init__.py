@@ -1,7 +1,8 @@
 """Visualization: the population of a study as Plotly figures.
 
 ``plot_x(study)`` draws one figure, in the conventions of ``optuna.visualization``. For all of
-them at once read the study once: ``draw_all(read_history(study))``.
+them at once read the study once: ``draw_all(read_history(study))``. ``publish(study)`` saves
+some of them where optuna-dashboard shows them.
 """
 
 from optuna_esgd.visualization.backoff_rate import plot_backoff_rate
@@ -14,6 +15,7 @@ from optuna_esgd.visualization.hyperparameter_schedule import plot_hyperparamete
 from optuna_esgd.visualization.key_numbers import KeyNumbers, key_numbers
 from optuna_esgd.visualization.operator_effect import plot_operator_effect
 from optuna_esgd.visualization.population_raster import plot_population_raster
+from optuna_esgd.visualization.publish import publish
 from optuna_esgd.visualization.species_share import plot_species_share
 from optuna_esgd.visualization.worker_timeline import plot_worker_timeline
 
@@ -31,5 +33,6 @@ __all__ = [
     "plot_population_raster",
     "plot_species_share",
     "plot_worker_timeline",
+    "publish",
     "read_history",
 ]

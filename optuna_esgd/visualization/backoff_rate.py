@@ -53,7 +53,7 @@ def backoff_rate(history: History) -> BackoffRate:
     rate = np.full(shape, np.nan)
     np.divide(taken, chances, out=rate, where=chances > 0)
     names = tuple(style.name for style in species_styles(history))
-    return BackoffRate(rate, names, "Epochs" if history.backs_off_each_epoch else "SGD Steps")
+    return BackoffRate(rate, names, "Epoch" if history.backs_off_each_epoch else "SGD Step")
 
 
 def draw_backoff_rate(shown: BackoffRate) -> go.Figure:
@@ -75,5 +75,5 @@ def draw_backoff_rate(shown: BackoffRate) -> go.Figure:
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, zeroline=False)
     count_generations(figure, n_generations)
-    title = f"Back-Off Rate ({shown.chance} Taken Back)"
+    title = f"Back-Off Rate (per {shown.chance})"
     return lay_out(figure, title, is_empty=n_species == 0)

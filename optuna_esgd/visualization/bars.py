@@ -19,6 +19,7 @@ def stack_shares(
     shares: Floats,
     looks: Sequence[Style],
     *,
+    title: str,
     row: int,
     showlegend: bool = True,
 ) -> None:
@@ -28,6 +29,7 @@ def stack_shares(
         figure: With rows.
         shares: (G, parts) each row adds up to 1.
         looks: One per part.
+        title: Of the y axis.
         row: From 1.
         showlegend: Whether these bars are the ones the legend shows.
     """
@@ -53,5 +55,5 @@ def stack_shares(
             row=row,
             col=1,
         )
-    figure.update_yaxes(range=[0, 100], ticksuffix="%", title_text="Share", row=row, col=1)
+    figure.update_yaxes(range=[0, 100], ticksuffix="%", title_text=title, row=row, col=1)
     figure.update_layout(barmode="stack", bargap=0.1 if is_wide else 0)

@@ -115,7 +115,7 @@ def draw_fitness_by_generation(shown: FitnessByGeneration) -> go.Figure:
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     _draw_spread(figure, shown.values, shown, row=1)
     x = np.arange(len(shown.best_so_far))
-    best = {"color": BEST, "width": 2, "shape": "hv"}
+    best = {"color": BEST, "width": 2}
     figure.add_scatter(
         x=small(x),
         y=small(shown.best_so_far),

@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots
 from optuna_esgd.visualization.descent import effective_number, founder_shares
 from optuna_esgd.visualization.history import Floats, History, read_history
 from optuna_esgd.visualization.style import (
-    BEST,
     GREY,
     count_generations,
     fade,
@@ -33,12 +32,14 @@ class FounderShare(NamedTuple):
         shares: (G, names) parts of the population; each generation adds up to 1.
         has_rest: Whether the last name stands for all other founders.
         effective: (G,) how many equal founders would be as diverse.
+        n_founders: How many there were.
     """
 
     names: tuple[str, ...]
     shares: Floats
     has_rest: bool
     effective: Floats
+    n_founders: int
 
 
 def plot_founder_share(study: optuna.Study, *, store: str | None = None) -> go.Figure:
@@ -62,7 +63,7 @@ def founder_share(history: History) -> FounderShare:
     """Compute shares, largest area first."""
     shares = founder_shares(history)
     if not len(shares):
-        return FounderShare((), shares, False, np.empty(0))
+        return FounderShare((), shares, False, np.empty(0), 0)
     order = np.argsort(-shares.sum(axis=0), kind="stable")
     largest, rest = order[:_N_SHOWN], order[_N_SHOWN:]
     names = []
@@ -73,7 +74,13 @@ def founder_share(history: History) -> FounderShare:
     if len(rest):
         names.append(f"{len(rest)} others")
         columns.append(shares[:, rest].sum(axis=1, keepdims=True))
-    return FounderShare(tuple(names), np.hstack(columns), len(rest) > 0, effective_number(shares))
+    return FounderShare(
+        names=tuple(names),
+        shares=np.hstack(columns),
+        has_rest=len(rest) > 0,
+        effective=effective_number(shares),
+        n_founders=len(order),
+    )
 
 
 def draw_founder_share(shown: FounderShare) -> go.Figure:
@@ -94,20 +101,25 @@ def draw_founder_share(shown: FounderShare) -> go.Figure:
             fillcolor=fade(colour, 0.35 if is_rest else 0.8),
             hovertemplate="%{y:.1f}&#37;",
         )
-    figure.add_scatter(
-        x=small(x),
-        y=small(shown.effective),
-        mode="lines",
-        line={"color": BEST, "dash": "dash", "width": 2},
-        name="Effective number of founders",
-        hovertemplate="%{y:.2f}",
-        secondary_y=True,
-    )
+    # Dark on white, to be seen on every colour below.
+    for colour, width, dash in (("white", 5, "solid"), ("#202020", 2, "dash")):
+        figure.add_scatter(
+            x=small(x),
+            y=small(shown.effective),
+            mode="lines",
+            line={"color": colour, "dash": dash, "width": width},
+            name="Effective number of founders",
+            legendgroup="effective",
+            showlegend=dash == "dash",
+            hovertemplate="%{y:.2f}" if dash == "dash" else None,
+            hoverinfo=None if dash == "dash" else "skip",
+            secondary_y=True,
+        )
     figure.update_yaxes(title_text="Share of the Population", range=[0, 100], ticksuffix="%")
     figure.update_yaxes(
         title_text="Effective Founders",
-        rangemode="tozero",
-        range=None,
+        range=[0, shown.n_founders],
+        tickmode="auto",
         ticksuffix="",
         showgrid=False,
         secondary_y=True,

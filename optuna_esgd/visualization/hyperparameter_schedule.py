@@ -148,7 +148,7 @@ def _row(history: History, name: str, is_on_line: Booleans) -> Row:
     return Row(
         name=name,
         choices=choices,
-        is_log=not choices and helps_log(value),
+        is_log=not choices and helps_log(value, tails=0.05),
         generation=history.generation[at],
         value=value,
         trial=history.trial[at],

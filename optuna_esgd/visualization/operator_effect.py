@@ -71,15 +71,10 @@ def operator_effect(history: History) -> OperatorEffect:
 
 def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
     """Draw stacked bars above boxes."""
-    figure = make_subplots(
-        rows=2,
-        cols=1,
-        vertical_spacing=0.25,
-        row_heights=[0.6, 0.4],
-        subplot_titles=("Births of the Elite", "Gain of an SGD Step"),
-    )
+    figure = make_subplots(rows=2, cols=1, vertical_spacing=0.25, row_heights=[0.6, 0.4])
     n_generations = len(shown.elite_shares)
-    stack_shares(figure, shown.elite_shares, styles([_NAMES[birth] for birth in BIRTHS]), row=1)
+    looks = styles([_NAMES[birth] for birth in BIRTHS])
+    stack_shares(figure, shown.elite_shares, looks, title="Elite", row=1)
     for birth, quantiles in shown.gains.items():
         low, first, median, third, high = ([float(100 * one)] for one in quantiles)
         figure.add_box(
@@ -99,7 +94,7 @@ def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
     figure.update_yaxes(type="category", row=2, col=1)
     count_generations(figure, n_generations, row=1)
     figure.update_xaxes(
-        title_text="Part of the Value at Birth",
+        title_text="Gain of an SGD Step (Part of the Value at Birth)",
         ticksuffix="%",
         range=None,
         autorange=True,

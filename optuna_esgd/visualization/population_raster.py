@@ -19,7 +19,7 @@ from optuna_esgd.visualization.style import (
 )
 
 # What a birth looks like; founders and elites have no mark.
-_MARKS = {"recombination": ("cross-thin", "Bred"), "survivor": ("circle-open", "Survived by luck")}
+_MARKS = {"recombination": ("cross", "Bred"), "survivor": ("circle", "Survived by luck")}
 
 
 class PopulationRaster(NamedTuple):
@@ -139,7 +139,12 @@ def _draw_marks(figure: go.Figure, shown: PopulationRaster) -> None:
             x=small(generation),
             y=small(rank + 1),
             mode="markers",
-            marker={"symbol": symbol, "size": 6, "color": "white", "line": {"width": 1.5}},
+            marker={
+                "symbol": symbol,
+                "size": 6,
+                "color": "white",
+                "line": {"color": "#333333", "width": 1},
+            },
             name=name,
             hoverinfo="skip",
         )

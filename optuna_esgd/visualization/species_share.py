@@ -62,15 +62,9 @@ def species_share(history: History) -> SpeciesShare:
 
 def draw_species_share(shown: SpeciesShare) -> go.Figure:
     """Draw stacked bars, the population above its elite."""
-    figure = make_subplots(
-        rows=2,
-        cols=1,
-        shared_xaxes=True,
-        vertical_spacing=0.12,
-        subplot_titles=("Population", "Elite"),
-    )
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     n_generations = len(shown.population)
-    for row, shares in enumerate((shown.population, shown.elite), start=1):
-        stack_shares(figure, shares, shown.styles, row=row, showlegend=row == 1)
+    stack_shares(figure, shown.population, shown.styles, title="Population", row=1)
+    stack_shares(figure, shown.elite, shown.styles, title="Elite", row=2, showlegend=False)
     count_generations(figure, n_generations, row=2)
     return lay_out(figure, "Species Share", is_empty=n_generations == 0, hovermode="x unified")

@@ -93,17 +93,33 @@ def small(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return numbers.astype(np.float64)
 
 
-def helps_log(numbers: npt.NDArray[Any]) -> bool:
-    """Whether numbers are positive and spread over so much that a log axis shows more."""
+def helps_log(numbers: npt.NDArray[Any], *, tails: float = 0.0) -> bool:
+    """Whether numbers are positive and spread over so much that a log axis shows more.
+
+    Args:
+        numbers: Those that are not finite do not count.
+        tails: Which part of them, on either side, does not make the spread.
+    """
     finite = numbers[np.isfinite(numbers)]
-    return len(finite) > 0 and bool(finite.min() > 0 and finite.max() > 30 * finite.min())
+    if not len(finite) or finite.min() <= 0:
+        return False
+    low, high = np.quantile(finite, (tails, 1 - tails))
+    return bool(high > 30 * low)
 
 
 def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> go.Figure:
     """Give a figure its title, its legend below, and words where there is nothing to see."""
     figure.update_layout(
-        title={"text": title},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        # Below the buttons, which else lie over it on narrow pages.
+        title={"text": title, "yref": "paper", "y": 1, "yanchor": "bottom", "pad": {"b": 12}},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
+        margin={"t": 70, "l": 60, "r": 30},
         **layout,
     )
     figure.update_xaxes(automargin=True)

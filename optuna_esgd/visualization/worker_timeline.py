@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 from optuna_esgd.engine.individual import Span
 from optuna_esgd.visualization.history import Floats, History, Integers, read_history
 from optuna_esgd.visualization.style import (
-    GREY,
     MOST_IN_DETAIL,
     Style,
     lay_out,
@@ -22,6 +21,7 @@ from optuna_esgd.visualization.style import (
 
 # Pieces of work with less than this part of the whole time between them become one.
 _SMALLEST_GAP = 1e-3
+_MOST_PATTERNED = 50
 _UNITS = ((86400.0, "Days"), (3600.0, "Hours"), (60.0, "Minutes"), (1.0, "Seconds"))
 
 
@@ -116,7 +116,11 @@ def draw_worker_timeline(shown: WorkerTimeline) -> go.Figure:
             marker={
                 "color": work.style.colour,
                 "line": {"width": 0},
-                "pattern": {"shape": work.style.pattern, "fgcolor": "white", "solidity": 0.1},
+                "pattern": {
+                    "shape": work.style.pattern if len(work.start) <= _MOST_PATTERNED else "",
+                    "fgcolor": "white",
+                    "solidity": 0.1,
+                },
             },
             name=work.style.name,
             hovertemplate="Generation %{customdata[0]}: %{customdata[1]:.3g} s"
@@ -141,9 +145,9 @@ def _looks(history: History) -> tuple[Style, ...]:
     """Species, then cohorts of several, then offspring."""
     return (
         *species_styles(history),
-        Style("Several species", GREY, "circle", ""),
-        Style("Scoring offspring", "#404040", "circle", ""),
-        Style("Unfinished", "#B0B0B0", "circle", "/"),
+        Style("Several species", "#A0A0A0", "circle", ""),
+        Style("Scoring offspring", "#606060", "circle", ""),
+        Style("Unfinished", "#C8C8C8", "circle", "/"),
     )
 
 
