@@ -163,3 +163,37 @@ class Facts:
     def in_round(self, round_: int) -> tuple[Individual, ...]:
         """The individuals of one round, by number."""
         return tuple(one for one in self.individuals if one.reference.round == round_)
+
+
+class Span(NamedTuple):
+    """When a slot was worked on.
+
+    Attributes:
+        key: Which slot.
+        numbers: The individuals in it.
+        worker: Who has, or had, the last claim.
+        claimed_at: Seconds by the store's clock: only differences mean anything.
+        finished_at: Likewise; None while the slot is being worked on.
+    """
+
+    key: SlotKey
+    numbers: tuple[int, ...]
+    worker: str
+    claimed_at: float
+    finished_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chronicle:
+    """What became of everybody so far: what figures are drawn from.
+
+    Attributes:
+        individuals: Everyone who trains (round 0), and those offspring that others may descend
+            from before they train (all rounds but the last of a generation) or whose weights are
+            stored; ordered by (generation, round, number). Rejected offspring of the last round
+            are most of a population and leave no trace in it.
+        spans: Slots that are claimed or finished, ordered by key.
+    """
+
+    individuals: tuple[Individual, ...] = ()
+    spans: tuple[Span, ...] = ()

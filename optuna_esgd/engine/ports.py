@@ -8,6 +8,7 @@ from typing import Protocol
 from optuna_esgd.engine.actions import Action
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import (
+    Chronicle,
     Claim,
     Facts,
     Individual,
@@ -176,6 +177,10 @@ class Population(Protocol):
 
     def slots(self, *, generation: int | None = None) -> tuple[Slot, ...]:
         """All slots (of one generation), ordered by key."""
+        ...
+
+    def chronicle(self) -> Chronicle:
+        """Read what became of everybody, without weights, in one snapshot."""
         ...
 
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:

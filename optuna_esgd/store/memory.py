@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from optuna_esgd.engine.individual import (
+    Chronicle,
     Claim,
     Facts,
     Individual,
@@ -19,6 +20,7 @@ from optuna_esgd.engine.individual import (
     Slot,
     SlotKey,
     SlotState,
+    Span,
 )
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
@@ -117,7 +119,8 @@ class MemoryPopulation:
                 return None
             held.state, held.worker = "claimed", worker
             held.attempt += 1
-            held.lease_until = self._clock() + lease_seconds
+            held.claimed_at = self._clock()
+            held.lease_until = held.claimed_at + lease_seconds
             return Claim(slot=self._slot(key), attempt=held.attempt, worker=worker)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
@@ -161,7 +164,7 @@ class MemoryPopulation:
                 )
                 if reference.round == 0 and one.trial_number is None:
                     self._without_trial[reference] = -math.inf
-            held.state = "finished"
+            held.state, held.finished_at = "finished", self._clock()
             self._checkpoints.pop(key, None)
             return True
 
@@ -289,6 +292,23 @@ class MemoryPopulation:
                 if generation is None or key.generation == generation
             )
 
+    def chronicle(self) -> Chronicle:
+        """Read what became of everybody, without weights, in one snapshot."""
+        n_rounds = int(str(self._configuration.get("n_evolution_rounds", 1)))
+        with self._lock:
+            return Chronicle(
+                individuals=tuple(
+                    one
+                    for one in self.individuals()
+                    if one.reference.round < max(n_rounds, 1) or one.is_stored
+                ),
+                spans=tuple(
+                    Span(key, held.numbers, held.worker, held.claimed_at, held.finished_at)
+                    for key, held in sorted(self._slots.items())
+                    if held.state != "free"
+                ),
+            )
+
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
         """Keep an individual's weights for good, or no longer."""
         with self._lock:
@@ -403,6 +423,8 @@ class _HeldSlot:
     n_failures: int = 0
     failure: str = ""
     worker: str = ""
+    claimed_at: float = 0.0
+    finished_at: float | None = None
     lease_until: float = 0.0
 
     def is_claimable(self, now: float) -> bool:

@@ -12,7 +12,7 @@ import optuna
 
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.ports import Population
-from optuna_esgd.errors import StudyError
+from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.store import POPULATION_ATTRIBUTE, identity, schema
 from optuna_esgd.store.engines import Database, open_database
 from optuna_esgd.store.identity import StudyPlace
@@ -82,6 +82,23 @@ def find_population(study: optuna.Study, store: str | None = None) -> Population
     """
     with _lock:
         return _find(study, store)
+
+
+def open_results(study: optuna.Study, store: str | None = None) -> Population:
+    """The population of a study, without making one.
+
+    Raises:
+        StudyError: The study has none.
+    """
+    if not isinstance(study, optuna.Study):
+        raise ConfigurationError(f"study must be an optuna.Study, got {type(study).__name__}.")
+    population = find_population(study, store=store)
+    if population is None:
+        raise StudyError(
+            f"Study {study.study_name!r} has no population: it was not trained with an "
+            "ESGDTrainer or esgd.sgd_step, or its weights are in another database (pass store=)."
+        )
+    return population
 
 
 def forget_populations(storage: optuna.storages.BaseStorage, uuids: set[str]) -> int:

@@ -159,12 +159,17 @@ def slot_of(row: sa.Row[Any]) -> Slot:
     """The slot in a row of ``slot_columns``."""
     return Slot(
         key=SlotKey(row.generation, row.round, row.cohort),
-        numbers=tuple(_parse(row.numbers)),
+        numbers=numbers_of(row.numbers),
         state=cast("SlotState", row.state),
         is_claimable=bool(row.is_claimable),
         attempt=row.attempt,
         n_failures=row.n_failures,
     )
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """The individuals in a row of ``esgd_slot``."""
+    return tuple(_parse(text))
 
 
 def certificate_of(text: str) -> tuple[float, ...]:

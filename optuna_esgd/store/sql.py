@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import (
+    Chronicle,
     Claim,
     Facts,
     Individual,
@@ -20,6 +21,7 @@ from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StorageError, StudyError
 from optuna_esgd.store import checkpoints, claims, collection, trials, weights
 from optuna_esgd.store import outcomes as rules
+from optuna_esgd.store.chronicle import read_chronicle
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
@@ -212,6 +214,11 @@ class SqlPopulation:
         """All slots (of one generation), ordered by key."""
         key = () if generation is None else (generation,)
         return read(self._database, self._slots, *key)
+
+    def chronicle(self) -> Chronicle:
+        """Read what became of everybody, without weights, in one snapshot."""
+        n_rounds = int(str(self._configuration.get("n_evolution_rounds", 1)))
+        return read(self._database, read_chronicle, self._uuid, n_rounds=n_rounds)
 
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
         """Keep an individual's weights for good, or no longer."""

@@ -9,7 +9,7 @@ import optuna
 
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.errors import WeightsNotFoundError
-from optuna_esgd.trainer.results import open_results
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.task import shown_value
 
 if TYPE_CHECKING:

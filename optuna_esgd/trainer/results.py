@@ -17,7 +17,7 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundError
 from optuna_esgd.genome.codec import decode
 from optuna_esgd.genome.layout import named_persistent_buffers
-from optuna_esgd.store.opening import find_population
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.task import Task, check_fitness, shown_value
 
 
@@ -27,23 +27,6 @@ class Combined(NamedTuple):
     model: nn.Module
     value: float
     n_members: int
-
-
-def open_results(study: optuna.Study, store: str | None = None) -> Population:
-    """The population of a study, without making one.
-
-    Raises:
-        StudyError: The study has none.
-    """
-    if not isinstance(study, optuna.Study):
-        raise ConfigurationError(f"study must be an optuna.Study, got {type(study).__name__}.")
-    population = find_population(study, store=store)
-    if population is None:
-        raise StudyError(
-            f"Study {study.study_name!r} has no population: it was not trained with an "
-            "ESGDTrainer or esgd.sgd_step, or its weights are in another database (pass store=)."
-        )
-    return population
 
 
 def load_best(study: optuna.Study, model: nn.Module, *, store: str | None = None) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import nn
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError, WeightsNotFoundError
-from optuna_esgd.trainer.results import open_results
+from optuna_esgd.store.opening import open_results
 from tests.trainer.models import MODELS
 from tests.trainer.studies import make_study, make_task
 

@@ -12,8 +12,8 @@ from torch import nn
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError, TaskError
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
-from optuna_esgd.trainer.results import open_results
 from tests.trainer.models import examples
 from tests.trainer.studies import make_study
 

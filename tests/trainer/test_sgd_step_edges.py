@@ -17,8 +17,8 @@ from torch import nn
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
-from optuna_esgd.trainer.results import open_results
 from tests.trainer.studies import make_study
 from tests.trainer.test_sgd_step import (
     build_model,

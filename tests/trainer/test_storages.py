@@ -12,8 +12,8 @@ import torch
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
-from optuna_esgd.trainer.results import open_results
 from tests.databases import MakeDatabase
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task

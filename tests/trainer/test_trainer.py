@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError, StudyError, TaskError
 from optuna_esgd.species import SGD, Species
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
-from optuna_esgd.trainer.results import open_results
 from tests.trainer.models import examples
 from tests.trainer.studies import make_study, make_task
 

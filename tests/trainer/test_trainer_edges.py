@@ -16,8 +16,8 @@ import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import FloatRange, IntRange
 from optuna_esgd.species import SGD, Adam, Species
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
-from optuna_esgd.trainer.results import open_results
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
 

@@ -1,0 +1,107 @@
+"""What selection, recombination and luck contribute."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import optuna
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from optuna_esgd.engine.individual import Birth
+from optuna_esgd.visualization.bars import stack_shares
+from optuna_esgd.visualization.history import BIRTHS, Floats, History, read_history
+from optuna_esgd.visualization.style import COLOURS, count_generations, lay_out, styles
+
+_NAMES = {
+    "founder": "Founder",
+    "elite": "Elite",
+    "survivor": "Survivor by luck",
+    "recombination": "Recombination",
+}
+
+
+class OperatorEffect(NamedTuple):
+    """What the figure shows.
+
+    Attributes:
+        elite_shares: (G, births) how the m best of each generation were born; rows add up to 1.
+        gains: Per kind of birth but founders, minimum, quartiles and maximum of what one SGD step
+            gained, as a part of the value at birth; absent where nobody was born that way.
+    """
+
+    elite_shares: Floats
+    gains: dict[Birth, Floats]
+
+
+def plot_operator_effect(study: optuna.Study, *, store: str | None = None) -> go.Figure:
+    """Plot how the m best of each generation were born, and what training gained by birth.
+
+    Above: shares of the kinds of birth among the elite (after Cui et al. 2018, Fig. 2). Below:
+    how much of its value at birth an individual's SGD step took away, by kind of birth; 5 % to
+    95 %, quartiles, median. Founders are left out: from random weights everything is a gain.
+
+    Args:
+        study: One whose population trains weights.
+        store: URL of the database for weights, if it is not the study's own.
+
+    Raises:
+        StudyError: The study has no population.
+    """
+    return draw_operator_effect(operator_effect(read_history(study, store=store)))
+
+
+def operator_effect(history: History) -> OperatorEffect:
+    """Count births among the elite and summarise gains."""
+    elite = history.is_elite
+    counts = np.zeros((history.n_generations, len(BIRTHS)))
+    np.add.at(counts, (history.generation[elite], history.birth[elite]), 1)
+    born, ended = history.birth_fitness, history.fitness
+    known = np.isfinite(born) & np.isfinite(ended) & (born != 0)
+    gain = np.zeros(history.n_individuals)
+    np.divide(born - ended, np.abs(born), out=gain, where=known)
+    gains: dict[Birth, Floats] = {}
+    for index, birth in enumerate(BIRTHS):
+        mine = gain[known & (history.birth == index)]
+        if birth != "founder" and len(mine):
+            gains[birth] = np.quantile(mine, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return OperatorEffect(counts / counts.sum(axis=1, keepdims=True), gains)
+
+
+def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
+    """Draw stacked bars above boxes."""
+    figure = make_subplots(rows=2, cols=1, vertical_spacing=0.25, row_heights=[0.6, 0.4])
+    n_generations = len(shown.elite_shares)
+    looks = styles([_NAMES[birth] for birth in BIRTHS])
+    stack_shares(figure, shown.elite_shares, looks, title="Elite", row=1)
+    for birth, quantiles in shown.gains.items():
+        low, first, median, third, high = ([float(100 * one)] for one in quantiles)
+        figure.add_box(
+            y=[_NAMES[birth]],
+            lowerfence=low,
+            q1=first,
+            median=median,
+            q3=third,
+            upperfence=high,
+            orientation="h",
+            marker={"color": COLOURS[BIRTHS.index(birth)]},
+            name=_NAMES[birth],
+            showlegend=False,
+            row=2,
+            col=1,
+        )
+    figure.update_yaxes(type="category", row=2, col=1)
+    count_generations(figure, n_generations, row=1)
+    figure.update_xaxes(
+        title_text="Gain of an SGD Step (Part of the Value at Birth)",
+        ticksuffix="%",
+        range=None,
+        autorange=True,
+        rangemode="tozero",
+        tickformat="",
+        dtick=None,
+        row=2,
+        col=1,
+    )
+    return lay_out(figure, "Operator Effect", is_empty=n_generations == 0)
