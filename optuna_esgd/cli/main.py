@@ -11,7 +11,7 @@ import optuna
 
 from optuna_esgd import __version__
 from optuna_esgd.cli.workers import add_worker_commands
-from optuna_esgd.errors import EsgdError, StudyError
+from optuna_esgd.errors import EsgdError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,12 +69,9 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
 
 
 def _load_study(parsed: argparse.Namespace) -> optuna.Study:
-    from optuna_esgd.store.storages import open_storage  # noqa: PLC0415  (SQLAlchemy when needed)
+    from optuna_esgd.store.storages import load_study  # noqa: PLC0415  (SQLAlchemy when needed)
 
-    try:
-        return optuna.load_study(study_name=parsed.study, storage=open_storage(parsed.url))
-    except KeyError:
-        raise StudyError(f"There is no study {parsed.study!r} in this database.") from None
+    return load_study(parsed.url, parsed.study)
 
 
 def _verify(parsed: argparse.Namespace) -> int:

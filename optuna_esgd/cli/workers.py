@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import os
@@ -32,6 +33,13 @@ def add_worker_commands(commands: Any) -> None:
         help="how many, or 'auto': one on each GPU, or without GPUs one on each core (default)",
     )
     run.set_defaults(run=_run)
+
+    status = commands.add_parser("status", help="how a population is doing")
+    status.add_argument("url", help="database URL of the study")
+    status.add_argument("--study", required=True, help="study name")
+    status.add_argument("--store", help="database URL of the weights, if it is another one")
+    status.add_argument("--watch", action="store_true", help="keep it up to date until Ctrl-C")
+    status.set_defaults(run=_status)
 
 
 def _add_workplace(parser: argparse.ArgumentParser) -> None:
@@ -113,3 +121,12 @@ def _run(parsed: argparse.Namespace) -> int:
         n_workers=parsed.workers,
         checkpoint_seconds=_checkpoint_seconds(parsed),
     )
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.store.storages import load_study  # noqa: PLC0415
+    from optuna_esgd.worker.status import show_status  # noqa: PLC0415
+
+    with contextlib.suppress(KeyboardInterrupt):
+        show_status(load_study(parsed.url, parsed.study), store=parsed.store, watch=parsed.watch)
+    return 0

@@ -174,6 +174,7 @@ class Span(NamedTuple):
         worker: Who has, or had, the last claim.
         claimed_at: Seconds by the store's clock: only differences mean anything.
         finished_at: Likewise; None while the slot is being worked on.
+        lease_until: Until when the worker is known to be alive; None if it has finished.
     """
 
     key: SlotKey
@@ -181,6 +182,7 @@ class Span(NamedTuple):
     worker: str
     claimed_at: float
     finished_at: float | None
+    lease_until: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +195,9 @@ class Chronicle:
             stored; ordered by (generation, round, number). Rejected offspring of the last round
             are most of a population and leave no trace in it.
         spans: Slots that are claimed or finished, ordered by key.
+        read_at: Now, by the clock of the spans.
     """
 
     individuals: tuple[Individual, ...] = ()
     spans: tuple[Span, ...] = ()
+    read_at: float = 0.0

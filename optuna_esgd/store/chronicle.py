@@ -1,4 +1,4 @@
-"""What became of everybody, in two statements."""
+"""What became of everybody, in three statements."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Chronicle, SlotKey, Span
+from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.rows import individual_of, numbers_of
 from optuna_esgd.store.tables import individual, slot
 
@@ -34,6 +35,7 @@ def read_chronicle(connection: sa.Connection, study_uuid: str, *, n_rounds: int)
     return Chronicle(
         individuals=tuple(map(individual_of, connection.execute(people))),
         spans=tuple(map(_span_of, connection.execute(work))),
+        read_at=float(connection.execute(sa.select(now_seconds())).scalar_one()),
     )
 
 
@@ -44,4 +46,5 @@ def _span_of(row: sa.Row[Any]) -> Span:
         worker=row.worker,
         claimed_at=row.claimed_at,
         finished_at=row.finished_at if row.state == "finished" else None,
+        lease_until=row.lease_until,
     )

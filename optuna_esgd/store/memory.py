@@ -303,10 +303,11 @@ class MemoryPopulation:
                     if one.reference.round < max(n_rounds, 1) or one.is_stored
                 ),
                 spans=tuple(
-                    Span(key, held.numbers, held.worker, held.claimed_at, held.finished_at)
+                    held.span(key)
                     for key, held in sorted(self._slots.items())
                     if held.state != "free"
                 ),
+                read_at=self._clock(),
             )
 
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
@@ -426,6 +427,16 @@ class _HeldSlot:
     claimed_at: float = 0.0
     finished_at: float | None = None
     lease_until: float = 0.0
+
+    def span(self, key: SlotKey) -> Span:
+        return Span(
+            key,
+            self.numbers,
+            self.worker,
+            self.claimed_at,
+            self.finished_at,
+            None if self.state == "finished" else self.lease_until,
+        )
 
     def is_claimable(self, now: float) -> bool:
         return self.state == "free" or (self.state == "claimed" and self.lease_until < now)

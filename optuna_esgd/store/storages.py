@@ -78,6 +78,19 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     return create_storage(url)
 
 
+def load_study(url: str, name: str) -> optuna.Study:
+    """A study that is there.
+
+    Raises:
+        StudyError: There is none of this name.
+        StorageError: There is no such database.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError:
+        raise StudyError(f"There is no study {name!r} in this database.") from None
+
+
 def check_exists(url: str) -> None:
     """Refuse the URL of an SQLite file that is not there.
 

@@ -31,6 +31,8 @@ from optuna_esgd.trainer.workshop import TaskWorkshop
 
 # Above this many parameters one network keeps a device busy, and a cohort would only cost memory.
 _LARGE_MODEL_PARAMETERS = 2_000_000
+# The study's attribute that says how long it goes on, for whoever only looks on.
+GENERATIONS_ATTRIBUTE = "esgd_generations"
 _LOST_LEASE = "The lease of this trial ran out; its worker went on with another one."
 
 
@@ -208,6 +210,7 @@ class ESGDTrainer:
                 cohort_size = self._default_cohort_size(sampler, model)
         population, configuration = self._open_population(study, cohort_size)
         population.check_layout(layout.to_json())
+        _announce_generations(study, configuration.n_generations)
         births = Births(
             population,
             configuration,
@@ -247,6 +250,11 @@ class ESGDTrainer:
                 "The study maximises, but the task has no metric and its loss must be minimised. "
                 "Give SupervisedTask(metric=...), or create the study with direction='minimize'."
             )
+
+
+def _announce_generations(study: optuna.Study, n_generations: int | None) -> None:
+    if study.user_attrs.get(GENERATIONS_ATTRIBUTE) != n_generations:
+        study.set_user_attr(GENERATIONS_ATTRIBUTE, n_generations)
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:

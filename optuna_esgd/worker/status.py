@@ -1,0 +1,251 @@
+"""How a population is doing, for people on a cluster without a browser."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import optuna
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from optuna_esgd.engine.individual import Chronicle, Facts, Span
+from optuna_esgd.store.opening import open_results
+from optuna_esgd.trainer.esgd_trainer import GENERATIONS_ATTRIBUTE
+from optuna_esgd.visualization.fitness_by_generation import fitness_by_generation
+from optuna_esgd.visualization.history import Floats, History, history_of
+from optuna_esgd.visualization.key_numbers import KeyNumbers, key_numbers
+from optuna_esgd.visualization.species_share import species_share
+
+_WATCH_SECONDS = 2.0
+_RATE_GENERATIONS = 3
+_WIDEST = 100
+_BAR_WIDTH = 20
+_NUMBERS_WIDTH = 32
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class WorkerStatus(NamedTuple):
+    """One claimed slot.
+
+    Attributes:
+        name: Of the worker.
+        work: What it does.
+        seconds: For how long.
+        is_lost: Whether its lease has run out: it is dead, or cut off from its database.
+    """
+
+    name: str
+    work: str
+    seconds: float
+    is_lost: bool
+
+
+class Status(NamedTuple):
+    """A population's status.
+
+    Attributes:
+        study_name: As the user gave it.
+        numbers: The key numbers.
+        history: What the plots are made of.
+        n_generations: K, if anybody has said so.
+        round: The latest round of the latest generation; 0 trains, the others score offspring.
+        slots: How many of the round's slots are free, claimed, finished.
+        workers: Who works on what.
+        per_minute: Individuals trained in a minute lately; None before the second slot ends.
+        seconds_left: Until all generations are done, at that rate; None if it is not known.
+    """
+
+    study_name: str
+    numbers: KeyNumbers
+    history: History
+    n_generations: int | None
+    round: int
+    slots: Counter[str]
+    workers: tuple[WorkerStatus, ...]
+    per_minute: float | None
+    seconds_left: float | None
+
+
+def read_status(study: optuna.Study, *, store: str | None = None) -> Status:
+    """Read a population's status.
+
+    Raises:
+        StudyError: The study has no population.
+        StorageError: The database cannot be reached.
+    """
+    population = open_results(study, store)
+    facts, chronicle = population.facts(), population.chronicle()
+    history = history_of(chronicle, population.configuration, study.study_name)
+    n_generations = study.user_attrs.get(GENERATIONS_ATTRIBUTE)
+    per_minute = _rate(chronicle.spans, history.population_size)
+    return Status(
+        study_name=study.study_name,
+        numbers=key_numbers(history),
+        history=history,
+        n_generations=n_generations,
+        round=facts.round,
+        slots=Counter(slot.state for slot in facts.slots),
+        workers=_workers(facts, chronicle),
+        per_minute=per_minute,
+        seconds_left=_seconds_left(history, n_generations, per_minute),
+    )
+
+
+def show_status(study: optuna.Study, *, store: str | None = None, watch: bool = False) -> None:
+    """Print the status; with ``watch``, keep it up to date until interrupted."""
+    console = Console()
+    if not watch:
+        console.print(render(read_status(study, store=store), console.width))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(render(read_status(study, store=store), console.width), refresh=True)
+            time.sleep(_WATCH_SECONDS)
+
+
+def render(status: Status, width: int) -> RenderableType:
+    """Lay a status out for a terminal of this many columns."""
+    parts: list[RenderableType] = [_summary(status)]
+    if status.history.n_individuals:
+        parts += [_fitness(status.history, min(width, _WIDEST)), _species(status.history)]
+    if status.workers:
+        parts.append(_worker_table(status.workers))
+    return Group(*parts)
+
+
+def _rate(spans: Sequence[Span], population_size: int) -> float | None:
+    """Individuals per minute over the last slots that trained."""
+    ended = sorted(
+        (span.finished_at, len(span.numbers))
+        for span in spans
+        if span.finished_at is not None and span.key.round == 0
+    )
+    recent: list[tuple[float, int]] = []
+    for finished_at, n_individuals in reversed(ended):
+        recent.append((finished_at, n_individuals))
+        if sum(n for _, n in recent) > _RATE_GENERATIONS * population_size:
+            break
+    seconds = recent[0][0] - recent[-1][0] if recent else 0.0
+    # The first of them began before: what it trained does not count.
+    n_trained = sum(n for _, n in recent[:-1])
+    return 60 * n_trained / seconds if seconds > 0 else None
+
+
+def _seconds_left(
+    history: History, n_generations: int | None, per_minute: float | None
+) -> float | None:
+    if n_generations is None or per_minute is None:
+        return None
+    n_left = max(0, n_generations * history.population_size - history.n_individuals)
+    return 60 * n_left / per_minute
+
+
+def _workers(facts: Facts, chronicle: Chronicle) -> tuple[WorkerStatus, ...]:
+    return tuple(
+        WorkerStatus(
+            name=span.worker,
+            work=_work(span, facts),
+            seconds=max(0.0, chronicle.read_at - span.claimed_at),
+            is_lost=span.lease_until is not None and span.lease_until < chronicle.read_at,
+        )
+        for span in chronicle.spans
+        if span.finished_at is None
+    )
+
+
+def _work(span: Span, facts: Facts) -> str:
+    what = "individuals" if span.key.round == 0 else "offspring"
+    first, last = span.numbers[0], span.numbers[-1]
+    numbers = str(first) if first == last else f"{first} to {last}"
+    late = "" if span.key.generation == facts.generation else f" of {span.key.generation}"
+    return f"{'trains' if span.key.round == 0 else 'scores'} {what} {numbers}{late}"
+
+
+def _summary(status: Status) -> Table:
+    table = Table.grid(padding=(0, 2))
+    numbers = status.numbers
+    of_all = "" if status.n_generations is None else f" of {status.n_generations}"
+    states = ", ".join(f"{status.slots[name]} {name}" for name in ("finished", "claimed", "free"))
+    rows = {
+        "study": escape(status.study_name),
+        "generation": f"{0 if numbers.generation is None else numbers.generation}{of_all}",
+        "now": f"{'training' if status.round == 0 else 'evolution'}: {states} slots",
+        "individuals": str(numbers.n_individuals),
+        "best": "-" if numbers.best_value is None else f"{numbers.best_value:.6g}",
+        "rate": "-" if status.per_minute is None else f"{status.per_minute:.3g} a minute",
+        "time left": "-" if status.seconds_left is None else duration(status.seconds_left),
+    }
+    for name, text in rows.items():
+        table.add_row(f"[bold]{name}", text)
+    return table
+
+
+def _fitness(history: History, width: int) -> Table:
+    """Best and median of each generation as lines of little bars; their ends as numbers."""
+    values = fitness_by_generation(history).values
+    table = Table.grid(padding=(0, 2))
+    for name, line in (("best", values.best), ("median", values.median)):
+        known = line[np.isfinite(line)]
+        if len(known):
+            ends = f"{known[0]:.4g} → {known[-1]:.4g}"
+            table.add_row(f"[bold]{name}", sparkline(line, width - _NUMBERS_WIDTH), ends)
+    return table
+
+
+def sparkline(line: Floats, width: int) -> str:
+    """A line of bars, the highest value highest; a gap where a value is not finite.
+
+    Args:
+        line: (generations,)
+        width: Columns; if there are fewer than generations, some are left out evenly.
+    """
+    width = max(1, min(width, len(line)))
+    shown = line[np.linspace(0, len(line) - 1, width).round().astype(int)]
+    known = shown[np.isfinite(shown)]
+    low = known.min(initial=np.inf)
+    height = max(float(known.max(initial=-np.inf) - low), 1e-300)
+    return "".join(
+        _BARS[round((len(_BARS) - 1) * float((one - low) / height))] if np.isfinite(one) else " "
+        for one in shown
+    )
+
+
+def _species(history: History) -> Table:
+    shares = species_share(history)
+    table = Table.grid(padding=(0, 2))
+    latest = history.last_complete
+    for number, name in enumerate(history.species):
+        share, elite = shares.population[latest, number], shares.elite[latest, number]
+        bar = "█" * round(_BAR_WIDTH * share)
+        table.add_row(
+            escape(name or "-"),
+            f"{bar:<{_BAR_WIDTH}}",
+            f"{share:.0%} of generation {latest}, {elite:.0%} of its elite",
+        )
+    return table
+
+
+def _worker_table(workers: Sequence[WorkerStatus]) -> Table:
+    table = Table("worker", "", "for", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for one in workers:
+        lost = " (lease has run out)" if one.is_lost else ""
+        table.add_row(escape(one.name), one.work, duration(one.seconds) + lost)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, two units at most: ``3 h 20 min``."""
+    whole = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    parts: list[str] = []
+    for name, size in units:
+        count, whole = divmod(whole, size)
+        if count or parts:
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2]) if parts else "0 s"
