@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action
@@ -40,6 +41,17 @@ class Explore(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Hears of changes that others make to a population."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when something has changed since listening began, or after so long.
+
+        May return early; where a store cannot tell, it takes the whole time.
+        """
+        ...
+
+
 class Population(Protocol):
     """One study's population in a store: facts in one read, one transaction per method.
 
@@ -60,6 +72,10 @@ class Population(Protocol):
 
     def facts(self) -> Facts:
         """Read the latest generation and the slots of its latest round, in one snapshot."""
+        ...
+
+    def listening(self) -> AbstractContextManager[Listener]:
+        """Hear of every change from the beginning of the block on: of plans, and of slots."""
         ...
 
     def commit_plan(self, plan: Plan) -> bool:

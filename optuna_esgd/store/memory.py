@@ -6,7 +6,8 @@ import math
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from optuna_esgd.engine.individual import (
     SlotState,
     Span,
 )
+from optuna_esgd.engine.ports import Listener
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
 from optuna_esgd.store.outcomes import (
@@ -58,6 +60,8 @@ class MemoryPopulation:
         self._configuration = dict(configuration)
         self._clock = clock
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._n_changes = 0
         self._layout: str | None = None
         self._plans: dict[tuple[int, int], Plan] = {}
         self._slots: dict[SlotKey, _HeldSlot] = {}
@@ -97,6 +101,11 @@ class MemoryPopulation:
                 slots=tuple(slots),
             )
 
+    @contextmanager
+    def listening(self) -> Iterator[Listener]:
+        """Hear of every change from the beginning of the block on."""
+        yield _MemoryListener(self)
+
     def commit_plan(self, plan: Plan) -> bool:
         """Store a plan; False if another was first."""
         key = (plan.generation, plan.round)
@@ -109,6 +118,7 @@ class MemoryPopulation:
             members[:] = sorted([*members, *(one.reference for one in plan.individuals)])
             for cohort, numbers in enumerate(plan.cohorts):
                 self._slots[SlotKey(*key, cohort)] = _HeldSlot(tuple(numbers))
+            self._announce()
             return True
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -141,6 +151,7 @@ class MemoryPopulation:
             if failure is not None:
                 held.n_failures += 1
                 held.failure = readable(failure)
+            self._announce()
             return True
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
@@ -166,6 +177,7 @@ class MemoryPopulation:
                     self._without_trial[reference] = -math.inf
             held.state, held.finished_at = "finished", self._clock()
             self._checkpoints.pop(key, None)
+            self._announce()
             return True
 
     def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
@@ -347,6 +359,10 @@ class MemoryPopulation:
                 self._layout = layout
             check_layout(self._layout, layout)
 
+    def _announce(self) -> None:
+        self._n_changes += 1
+        self._changed.notify_all()
+
     def _slot(self, key: SlotKey) -> Slot:
         held = self._slots[key]
         return Slot(
@@ -414,6 +430,22 @@ class MemoryPopulation:
             "A population in memory belongs to one process. Give the study a storage, for "
             "instance storage='sqlite:///esgd.db'."
         )
+
+
+class _MemoryListener:
+    """Waits for a change after the one that was the latest when it was made."""
+
+    def __init__(self, population: MemoryPopulation) -> None:
+        self._population = population
+        self._n_heard = population._n_changes
+
+    def wait(self, seconds: float) -> None:
+        population = self._population
+        with population._changed:
+            population._changed.wait_for(
+                lambda: population._n_changes > self._n_heard, timeout=seconds
+            )
+            self._n_heard = population._n_changes
 
 
 @dataclass

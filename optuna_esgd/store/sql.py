@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,10 +18,12 @@ from optuna_esgd.engine.individual import (
     Slot,
     SlotKey,
 )
+from optuna_esgd.engine.ports import Listener
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StorageError, StudyError
 from optuna_esgd.store import checkpoints, claims, collection, trials, weights
 from optuna_esgd.store import outcomes as rules
+from optuna_esgd.store.changes import announce, listening
 from optuna_esgd.store.chronicle import read_chronicle
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
@@ -77,6 +80,10 @@ class SqlPopulation:
         """Read the latest generation and the slots of its latest round, in one snapshot."""
         return read(self._database, self._facts)
 
+    def listening(self) -> AbstractContextManager[Listener]:
+        """Hear of every change from the beginning of the block on."""
+        return listening(self._database, self._uuid)
+
     def commit_plan(self, plan: Plan) -> bool:
         """Store a plan with its individuals and free slots; False if another was first."""
         return write(self._database, self._commit_plan, plan)
@@ -101,7 +108,12 @@ class SqlPopulation:
     def release(self, claim: Claim, *, failure: str | None = None) -> bool:
         """Give the slot back; False if the claim is lost."""
         text = None if failure is None else rules.readable(failure)
-        return write(self._database, claims.release, self._uuid, claim, failure=text)
+
+        def body(connection: sa.Connection) -> bool:
+            announce(connection, self._uuid)
+            return claims.release(connection, self._uuid, claim, failure=text)
+
+        return write(self._database, body)
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
@@ -293,6 +305,7 @@ class SqlPopulation:
             connection.execute(sa.insert(individual), rows)
         if given.cohorts:
             connection.execute(sa.insert(slot), slot_values(self._uuid, given))
+        announce(connection, self._uuid)
         return True
 
     def _upload(
@@ -330,6 +343,7 @@ class SqlPopulation:
         )
         self._write_outcomes(connection, ended)
         checkpoints.delete(connection, self._uuid, claim.slot.key)
+        announce(connection, self._uuid)
         return True
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:

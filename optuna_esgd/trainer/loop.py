@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import socket
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -240,4 +240,9 @@ class WorkLoop:
                 "died, its lease runs out within %g seconds.",
                 self.configuration.lease_seconds,
             )
-        time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16)))
+        pause = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16))
+        # Without a database there is nothing to hear; reading the facts again will tell.
+        with contextlib.suppress(StorageError), self.population.listening() as listener:
+            # What changed before listening began will not be heard of: look once more.
+            if isinstance(self.decide(), Wait):
+                listener.wait(pause)
