@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.optim.batched import BatchedUpdate
 from optuna_esgd.species.base import Species
-from optuna_esgd.species.batched import BatchedUpdate
 from optuna_esgd.species.state import flatten_state, restore_state
 
 Tensors = dict[str, Tensor]
