@@ -228,7 +228,7 @@ def run_step(rule: Rule, parts: Sequence[Part], evaluator: Evaluator) -> Tensor:
             losses, gradients = evaluator.gradients()
         else:
             losses = evaluator.losses()
-        first = losses.clone() if first is None else first
+        first = losses if first is None else first
         for part, gradient in zip(parts, gradients, strict=True):
             if gradient is not None or not rule.uses_gradients:
                 rule.advance(index, part, Evaluation(gradient, losses))

@@ -12,6 +12,7 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.evolution.back_off import BackOffRule
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.trainer.spending import Spending
 
 
 class Training(Protocol):
@@ -19,8 +20,8 @@ class Training(Protocol):
 
     weights: Matrix
 
-    def train_epoch(self, number: int) -> list[int]:
-        """Train every row for one epoch; returns the gradient evaluations of each."""
+    def train_epoch(self, number: int) -> list[Spending]:
+        """Train every row for one epoch; returns what each has cost."""
         ...
 
     def score(self) -> list[float]:
@@ -49,6 +50,7 @@ class Progress:
     n_back_offs: int = 0
     n_epochs: int = 0
     n_gradients: int = 0
+    n_forwards: int = 0
     n_evaluations: int = 0
 
 
@@ -69,11 +71,12 @@ def run_sgd_step(
     rules = [BackOffRule(configuration.back_off, one.birth_fitness) for one in progress]
     training.keep(range(len(progress)))
     for number in range(configuration.n_epochs):
-        n_gradients = training.train_epoch(number)
+        spent = training.train_epoch(number)
         is_last = number + 1 == configuration.n_epochs
         kept, restored = [], []
         for row, fitness in enumerate(training.score()):
-            progress[row].n_gradients += n_gradients[row]
+            progress[row].n_gradients += spent[row].n_gradients
+            progress[row].n_forwards += spent[row].n_forwards
             progress[row].n_epochs += 1
             progress[row].n_evaluations += 1
             is_kept = rules[row].is_kept(fitness)
