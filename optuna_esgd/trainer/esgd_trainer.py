@@ -92,11 +92,6 @@ class ESGDTrainer:
             for one in resolve_species((SGD(), Adam()) if species is None else species)
         }
         self.store = store
-        for one in self.species.values():
-            if one.needs_closure:
-                raise ConfigurationError(
-                    f"{one.name} evaluates the loss itself (a closure); it cannot be a species."
-                )
         self._described = {
             **{f"species {name!r}": repr(one) for name, one in self.species.items()},
             **task.describe(),

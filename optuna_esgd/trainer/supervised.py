@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -12,8 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from optuna_esgd.errors import ConfigurationError, TaskError
+from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.keyed_randomness import KeyedDropout
 from optuna_esgd.genome.statistics import has_running_statistics, reestimate_statistics
+from optuna_esgd.optim.closure import Closure
+from optuna_esgd.trainer.blame import blamed_on_the_optimizer
 from optuna_esgd.trainer.task import Epoch, Task, evaluation_mode
 
 Arrays: TypeAlias = tuple[Any, Any]
@@ -97,19 +102,23 @@ class SupervisedTask(Task):
             raise TaskError(f"model() must return a torch.nn.Module, got {type(model).__name__}.")
         return model
 
-    def train_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Epoch) -> int:
-        """One pass over the training examples in this individual's own order (the reference)."""
+    def train_epoch(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Epoch
+    ) -> None:
+        """One pass over the training examples in this individual's own order (the reference).
+
+        A step that has begun ends: an optimizer that takes several mini-batches per step may go
+        on into another pass. Whatever optimizers ask for, see ``optuna_esgd.optim.closure``.
+
+        Raises:
+            OptimizerError: The optimizer raised in its step.
+        """
         model.train()
-        n_gradients = 0
-        keys = torch.tensor(epoch.seed)
-        for step, (inputs, targets) in enumerate(self.train.batches(epoch.device, epoch.seed)):
-            optimizer.zero_grad()
-            with self.autocast(epoch.device), KeyedDropout(keys.to(epoch.device) + step):
-                loss = self.loss(model(inputs), targets)
-            loss.backward()
-            optimizer.step()
-            n_gradients += 1
-        return n_gradients
+        closure = SupervisedClosure(self, model, optimizer, epoch)
+        while closure.n_advances < self.train.n_batches:
+            with blamed_on_the_optimizer(closure, type(optimizer).__name__):
+                optimizer.step(closure)  # type: ignore[arg-type]
+            closure.advance()
 
     def fitness(self, model: nn.Module) -> float:
         """Mean metric (or loss) over the validation examples."""
@@ -160,6 +169,68 @@ class SupervisedTask(Task):
         return torch.autocast(
             device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
         )
+
+
+class SupervisedClosure(Closure):
+    """The loss of one model on its own mini-batches, without end.
+
+    Attributes:
+        n_advances: How many mini-batches are done with.
+        has_failed: Whether model, loss or data raised.
+    """
+
+    def __init__(
+        self,
+        task: SupervisedTask,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        epoch: Epoch,
+    ) -> None:
+        self._task = task
+        self._model = model
+        self._optimizer = optimizer
+        self._device = epoch.device
+        self._seed = torch.tensor(epoch.seed, device=epoch.device)
+        laps = (task.train.batches(epoch.device, epoch.seed, lap) for lap in itertools.count())
+        self._batches = itertools.chain.from_iterable(laps)
+        self._batch: tuple[Any, Any] | None = None
+        self.n_advances = 0
+        self.has_failed = False
+        self.key = self._seed
+
+    def __call__(self) -> Tensor:
+        """Loss and gradients."""
+        with self._noting_failure(), torch.enable_grad():
+            self._optimizer.zero_grad()
+            loss = self._evaluate()
+            loss.backward()
+            return loss.detach()
+
+    def loss(self) -> Tensor:
+        """Loss alone."""
+        with self._noting_failure(), torch.no_grad():
+            return self._evaluate()
+
+    def advance(self) -> None:
+        """Go on to the next mini-batch, which is fetched when it is needed."""
+        self._batch = None
+        self.n_advances += 1
+        self.key = self._seed + self.n_advances
+
+    def _evaluate(self) -> Tensor:
+        if self._batch is None:
+            self._batch = next(self._batches)
+        inputs, targets = self._batch
+        with self._task.autocast(self._device), KeyedDropout(self._seed + self.n_advances):
+            return self._task.loss(self._model(inputs), targets)
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self.has_failed = True
+            raise
 
 
 class ExampleSet:
@@ -265,13 +336,16 @@ class ExampleSet:
             self._on_device[device] = (inputs.to(device), targets.to(device))
         return self._on_device[device]
 
-    def order(self, seed: int) -> Tensor:
-        """(examples,) a permutation that depends on the seed only."""
+    def order(self, seed: int, lap: int = 0) -> Tensor:
+        """(examples,) a permutation that depends on the seed and the number of the pass only."""
+        seed = derive_seed(seed, "lap", lap) if lap else seed
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
 
-    def batches(self, device: torch.device, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
+    def batches(
+        self, device: torch.device, seed: int | None = None, lap: int = 0
+    ) -> Iterator[tuple[Any, Any]]:
         """One pass, in the order of ``seed``, or as they are where it is None."""
-        order = torch.arange(len(self)) if seed is None else self.order(seed)
+        order = torch.arange(len(self)) if seed is None else self.order(seed, lap)
         for indices in self.cut(order):
             if self.tensors is not None:
                 inputs, targets = self.on(device)

@@ -79,7 +79,8 @@ class Task(abc.ABC):
         """Train ``model`` in place for one epoch.
 
         Returns:
-            Gradient evaluations spent, or None to have the optimizer's steps counted.
+            Gradient evaluations spent, or None to have them counted: the optimizer's calls of a
+            closure, or its steps times the species' ``gradients_per_step``.
         """
 
     @abc.abstractmethod

@@ -15,12 +15,8 @@ from optuna_esgd.genome.codec import encode
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
-from optuna_esgd.trainer.batched import (
-    BatchedModel,
-    BatchedTraining,
-    score_batched,
-    why_not_batched,
-)
+from optuna_esgd.trainer.batched import BatchedTraining, score_batched
+from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress
@@ -59,8 +55,16 @@ class TaskWorkshop:
 
     def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         """Run the SGD step of a cohort."""
-        # Rows of one species lie side by side, so that its update works on a slice.
-        ordered = sorted(individuals, key=lambda one: (one.species, one.reference.number))
+        # Rows of one species lie side by side, so that its rule works on a slice; and so do all
+        # rows that share a backward pass.
+        ordered = sorted(
+            individuals,
+            key=lambda one: (
+                self._species[one.species].needs_closure,
+                one.species,
+                one.reference.number,
+            ),
+        )
         training = self._training(ordered)
         progress = run_sgd_step(training, ordered, self._configuration, checkpoints)
         return [
