@@ -37,6 +37,7 @@ class Outcome:
         n_back_offs: How often training returned to an earlier point.
         n_epochs: Epochs trained.
         n_gradients: Gradient evaluations spent.
+        n_forwards: Losses evaluated without a gradient.
         n_evaluations: Fitness evaluations spent.
     """
 
@@ -50,4 +51,5 @@ class Outcome:
     n_back_offs: int = 0
     n_epochs: int = 0
     n_gradients: int = 0
+    n_forwards: int = 0
     n_evaluations: int = 0

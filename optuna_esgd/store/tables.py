@@ -163,6 +163,7 @@ individual = _table(
     sa.Column("n_back_offs", sa.Integer, nullable=False),
     sa.Column("n_epochs", sa.Integer, nullable=False),
     sa.Column("n_gradients", sa.BigInteger, nullable=False),
+    sa.Column("n_forwards", sa.BigInteger),
     sa.Column("n_evaluations", sa.BigInteger, nullable=False),
     sa.Column("worker", sa.String(255), nullable=False),
     sa.ForeignKeyConstraint(
