@@ -20,7 +20,7 @@ from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.trainer.births import Births
-from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
+from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import show_individual
@@ -51,9 +51,9 @@ class ESGDTrainer:
         anchor: Weights to start from (a model or its state dict): founder 0 is an exact copy, the
             others are perturbed by ``mutation_scale``. The result is never worse than it.
         cohort_size: Individuals that train together as one computation. The default is the whole
-            population for small supervised models, and 1 for your own tasks and for more than two
-            million parameters. Workers share the cohorts out among themselves, so with W workers
-            choose at most ``population_size / W``.
+            population for small supervised models, and 1 for your own tasks, for more than two
+            million parameters, and in an asynchronous run. Workers share the cohorts out among
+            themselves, so with W workers choose at most ``population_size / W``.
         device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
         store: Database URL for weights and fitness; the study's own database if None.
 
@@ -160,7 +160,7 @@ class ESGDTrainer:
         if find_population(study, self.store) is None:
             _refuse_foreign_trials(study)
             if cohort_size is None:
-                cohort_size = self._default_cohort_size(sampler, model)
+                cohort_size = self._default_cohort_size(model)
         population, configuration = self._open_population(study, cohort_size)
         population.check_layout(layout.to_json())
         births = Births(
@@ -182,11 +182,11 @@ class ESGDTrainer:
         )
         return WorkLoop(population, configuration, explore, workshop)
 
-    def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int:
+    def _default_cohort_size(self, model: nn.Module) -> int | None:
+        """None leaves it to the settings."""
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
-        if isinstance(self.task, SupervisedTask) and n_parameters <= _LARGE_MODEL_PARAMETERS:
-            return sampler.settings.population_size
-        return 1
+        is_small = n_parameters <= _LARGE_MODEL_PARAMETERS
+        return None if isinstance(self.task, SupervisedTask) and is_small else 1
 
     def _check_direction(self, study: optuna.Study) -> None:
         if len(study.directions) != 1:

@@ -126,20 +126,8 @@ class WorkLoop:
         if not self.population.commit_plan(plan):
             return
         if plan.round == 0 and plan.generation > 0:
-            best = plan.certificate[0]
-            if math.isinf(best):
-                _logger.warning(
-                    "Everybody in generation %d has diverged: every fitness is NaN or infinite. "
-                    "Check the loss, the data and the ranges of the learning rates.",
-                    plan.generation - 1,
-                )
-            _logger.info(
-                "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
-                plan.generation - 1,
-                best,
-                len(plan.certificate),
-                plan.certificate[-1],
-            )
+            if plan.certificate and plan.first_cohort == 0:  # once per generation
+                _log_progress(plan)
             self.population.collect_garbage()
 
     def _work(self, slots: Sequence[Slot]) -> None:
@@ -209,3 +197,21 @@ class WorkLoop:
                 self.configuration.lease_seconds,
             )
         time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16)))
+
+
+def _log_progress(plan: Plan) -> None:
+    """Say how good the births of a generation are."""
+    best = plan.certificate[0]
+    if math.isinf(best):
+        _logger.warning(
+            "Everybody in generation %d has diverged: every fitness is NaN or infinite. "
+            "Check the loss, the data and the ranges of the learning rates.",
+            plan.generation - 1,
+        )
+    _logger.info(
+        "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
+        plan.generation - 1,
+        best,
+        len(plan.certificate),
+        plan.certificate[-1],
+    )
