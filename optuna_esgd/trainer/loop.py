@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
-from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.individual import Claim, Individual, Plan, Slot
 from optuna_esgd.engine.ports import Explore, Population
@@ -125,10 +125,19 @@ class WorkLoop:
         """Store the plan; who wins also clears away what no living individual needs."""
         if not self.population.commit_plan(plan):
             return
-        if plan.round == 0 and plan.generation > 0:
-            if plan.certificate and plan.first_cohort == 0:  # once per generation
+        if plan.round == 0 and plan.generation > 0 and self._is_in_turn(plan):
+            if plan.certificate:
                 _log_progress(plan)
             self.population.collect_garbage()
+
+    def _is_in_turn(self, plan: Plan) -> bool:
+        """True for one plan per generation; cohorts that are planned one by one take turns.
+
+        So a cohort that is stuck keeps the others from clearing away in few generations only.
+        """
+        all_cohorts = cohorts(self.configuration, self.configuration.population_size)
+        n_plans = len(all_cohorts) // len(plan.cohorts)
+        return (plan.generation + plan.first_cohort) % n_plans == 0
 
     def _work(self, slots: Sequence[Slot]) -> None:
         """Claim one of the slots and work it off."""
