@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
 
 import sqlalchemy as sa
@@ -45,9 +45,7 @@ def slot_values(study_uuid: str, plan: Plan) -> list[Values]:
     return [
         {
             "study_uuid": study_uuid,
-            "generation": plan.generation,
-            "round": plan.round,
-            "cohort": cohort,
+            **key._asdict(),
             "numbers": _dump(list(numbers)),
             "state": "free",
             "attempt": 0,
@@ -55,7 +53,7 @@ def slot_values(study_uuid: str, plan: Plan) -> list[Values]:
             "failure": "",
             "worker": "",
         }
-        for cohort, numbers in enumerate(plan.cohorts)
+        for key, numbers in zip(plan.slot_keys, plan.cohorts, strict=True)
     ]
 
 
@@ -195,6 +193,21 @@ def has_key(table: sa.Table, study_uuid: str, key: Iterable[int]) -> sa.ColumnEl
         column == part for column, part in zip(columns, (study_uuid, *key), strict=False)
     ]
     return sa.and_(*conditions)
+
+
+def is_one_of(study_uuid: str, references: Collection[Reference]) -> sa.ColumnElement[bool]:
+    """Whether an individual's row is one of these."""
+    columns = tables.individual.c
+    rounds: dict[tuple[int, int], list[int]] = {}
+    for generation, round_, number in sorted(references):
+        rounds.setdefault((generation, round_), []).append(number)
+    return sa.or_(
+        sa.false(),
+        *(
+            sa.and_(has_key(tables.individual, study_uuid, key), columns.number.in_(numbers))
+            for key, numbers in rounds.items()
+        ),
+    )
 
 
 def _join_fitness(value: float | None, diverged: object) -> float | None:

@@ -14,6 +14,7 @@ from optuna_esgd.testing.claims import ClaimContract
 from optuna_esgd.testing.collection import CollectionContract
 from optuna_esgd.testing.examples import example_configuration
 from optuna_esgd.testing.outcomes import OutcomeContract
+from optuna_esgd.testing.places import PlaceContract
 from optuna_esgd.testing.plans import PlanContract
 from optuna_esgd.testing.runs import run
 from optuna_esgd.testing.trials import TrialContract
@@ -22,6 +23,7 @@ from optuna_esgd.testing.weights import WeightContract
 
 class PopulationContract(
     PlanContract,
+    PlaceContract,
     ClaimContract,
     CheckpointContract,
     OutcomeContract,

@@ -24,8 +24,9 @@ def run(
 ) -> None:
     """Work until all generations are done; several workers may do so at once.
 
-    Fitness is a random walk that backs off; weights are random bytes with an unchanged first
-    half while nothing improves. Garbage is collected once a generation.
+    Fitness is a random walk that backs off; weights are random bytes that stay while nothing
+    improves. Whatever a real run would read is read, and garbage is collected at every plan of
+    births.
     """
     while True:
         match decide(population.facts(), configuration, explore_nothing):
@@ -49,7 +50,18 @@ def _outcomes(
     generation, round_, _ = claim.slot.key
     everyone = {one.reference: one for one in population.individuals(generation=generation)}
     cohort = [everyone[Reference(generation, round_, n)] for n in claim.slot.numbers]
+    for one in cohort:
+        read_birth(population, one)
     return [_outcome(population, configuration, one, n_bytes) for one in cohort]
+
+
+def read_birth(population: Population, one: Individual) -> None:
+    """Read what an individual starts from: it must not have been collected."""
+    trained = [parent for parent in one.parents if parent.round == 0]
+    for parent in trained:
+        population.read_weights(parent)
+    if one.reference.round == 0 and trained:
+        assert population.read_optimizer_state(trained[0]) is not None, one
 
 
 def _outcome(

@@ -55,9 +55,9 @@ class ESGDTrainer:
         anchor: Weights to start from (a model or its state dict): founder 0 is an exact copy, the
             others are perturbed by ``mutation_scale``. The result is never worse than it.
         cohort_size: Individuals that train together as one computation. The default is the whole
-            population for small supervised models, and 1 for your own tasks and for more than two
-            million parameters. Workers share the cohorts out among themselves, so with W workers
-            choose at most ``population_size / W``.
+            population for small supervised models, and 1 for your own tasks, for more than two
+            million parameters, and in an asynchronous run. Workers share the cohorts out among
+            themselves, so with W workers choose at most ``population_size / W``.
         device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
         store: Database URL for weights and fitness; the study's own database if None.
 
@@ -225,11 +225,15 @@ class ESGDTrainer:
         )
         return WorkLoop(population, configuration, explore, workshop)
 
-    def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int:
+    def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int | None:
+        """None leaves it to the settings."""
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
-        if isinstance(self.task, SupervisedTask) and n_parameters <= _LARGE_MODEL_PARAMETERS:
-            return -(-sampler.settings.population_size // self.expected_workers)
-        return 1
+        is_small = n_parameters <= _LARGE_MODEL_PARAMETERS
+        if not (isinstance(self.task, SupervisedTask) and is_small):
+            return 1
+        if self.expected_workers == 1:
+            return None
+        return -(-sampler.settings.population_size // self.expected_workers)
 
     def _check_direction(self, study: optuna.Study) -> None:
         if len(study.directions) != 1:

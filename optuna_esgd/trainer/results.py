@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
 from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.engine.places import current_holders
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundError
 from optuna_esgd.genome.codec import decode
@@ -178,10 +179,18 @@ class Ensemble(nn.Module):
 def last_population(population: Population) -> list[Individual]:
     """The finished, stored individuals of the latest complete generation, best first.
 
+    In an asynchronous run, those who hold a place now.
+
     Raises:
         WeightsNotFoundError: No generation is complete yet.
     """
-    latest = population.facts().generation
+    facts = population.facts()
+    if population.configuration.get("asynchronous"):
+        holders = [one for one in current_holders(facts) if one.is_stored]
+        if holders:
+            return sorted(holders, key=lambda one: one.fitness_or_inf)
+        raise WeightsNotFoundError("No individual has finished yet; train at least one trial.")
+    latest = facts.generation
     for generation in range(latest, max(latest - 2, -1), -1):
         slots = [s for s in population.slots(generation=generation) if s.key.round == 0]
         if slots and all(slot.state == "finished" for slot in slots):
