@@ -35,7 +35,7 @@ def run(
             case Train(slots) | Evaluate(slots):
                 claim = population.claim(slots[0].key, worker=worker, lease_seconds=60)
                 if claim is not None:
-                    ended = _outcomes(population, configuration, claim, n_bytes)
+                    ended = outcomes_of(population, configuration, claim, n_bytes=n_bytes)
                     population.finish(claim, ended)
             case Wait():
                 continue
@@ -43,9 +43,10 @@ def run(
                 return
 
 
-def _outcomes(
-    population: Population, configuration: Configuration, claim: Claim, n_bytes: int
+def outcomes_of(
+    population: Population, configuration: Configuration, claim: Claim, *, n_bytes: int = 1000
 ) -> list[Outcome]:
+    """How the work on a claim ends, whoever does it."""
     generation, round_, _ = claim.slot.key
     everyone = {one.reference: one for one in population.individuals(generation=generation)}
     cohort = [everyone[Reference(generation, round_, n)] for n in claim.slot.numbers]
