@@ -8,26 +8,19 @@ of an hour.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.databases import Databases
+from tests.faults.extent import IS_EXHAUSTIVE, sampled
 from tests.faults.failpoints import Points, counting
 from tests.faults.small_run import open_study, result, run
 from tests.faults.workers import KILLED, end, expire_leases, start, work, work_until
 
 _PARTS = 4
-_IS_EXHAUSTIVE = "OPTUNA_ESGD_TEST_ALL_FAULTS" in os.environ
-_SQLITE_STRIDE, _SERVER_STRIDE = (1, 1) if _IS_EXHAUSTIVE else (3, 97)
-_SQLITE_POINTS: Points = "all" if _IS_EXHAUSTIVE else "commits"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
-    return result(run(f"sqlite:///{tmp_path_factory.mktemp('undisturbed')}/a.db"))
+_SQLITE_POINTS: Points = "all" if IS_EXHAUSTIVE else "commits"
 
 
 def kill_and_finish(url: str, points: Points, deadly: int) -> list[tuple[object, ...]]:
@@ -48,7 +41,7 @@ def test_killed_at_a_commit_of_sqlite(
 ) -> None:
     with counting(_SQLITE_POINTS) as counter:
         run(f"sqlite:///{tmp_path}/counted.db")
-    for point in range(part, counter.n_points, _SQLITE_STRIDE * _PARTS):
+    for point in sampled(counter.n_points, 3)[part::_PARTS]:
         url = f"sqlite:///{tmp_path}/{point}.db"
         assert kill_and_finish(url, _SQLITE_POINTS, point) == undisturbed, point
         closed_connections()
@@ -66,7 +59,7 @@ def test_killed_at_a_statement_on_a_server(
     url = server.make()
     with counting() as counter:
         run(url)
-    for point in range(0, counter.n_points, _SERVER_STRIDE):
+    for point in sampled(counter.n_points, 97):
         closed_connections()
         server.give_back(url)
         assert server.make() == url
