@@ -50,12 +50,13 @@ def outcomes_of(
     generation, round_, _ = claim.slot.key
     everyone = {one.reference: one for one in population.individuals(generation=generation)}
     cohort = [everyone[Reference(generation, round_, n)] for n in claim.slot.numbers]
-    return [_outcome(population, configuration, one, n_bytes) for one in cohort]
+    return [outcome_of(population, configuration, one, n_bytes) for one in cohort]
 
 
-def _outcome(
+def outcome_of(
     population: Population, configuration: Configuration, one: Individual, n_bytes: int
 ) -> Outcome:
+    """How an individual ends: the same in every population of this name."""
     rng = stream(configuration.seed, *one.reference, "toy")
     drawn = float(rng.normal(loc=-0.1 * one.reference.generation))
     if rng.random() < 0.1:
