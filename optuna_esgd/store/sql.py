@@ -101,14 +101,17 @@ class SqlPopulation:
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take a claimable slot, or None."""
         worker = rules.readable(worker)[:WORKER_LENGTH]
-        taken = write(
-            self._database,
-            claims.claim,
-            self._uuid,
-            key,
-            worker=worker,
-            lease_seconds=lease_seconds,
-        )
+        made: Slot | None = None
+
+        def body(connection: sa.Connection) -> Slot | None:
+            nonlocal made
+            if not claims.is_claimed_by(connection, self._uuid, made, worker=worker):
+                made = claims.claim(
+                    connection, self._uuid, key, worker=worker, lease_seconds=lease_seconds
+                )
+            return made
+
+        taken = write(self._database, body)
         return None if taken is None else Claim(slot=taken, attempt=taken.attempt, worker=worker)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:

@@ -36,7 +36,7 @@ def run(
             case Train(slots) | Evaluate(slots):
                 claim = population.claim(slots[0].key, worker=worker, lease_seconds=60)
                 if claim is not None:
-                    ended = _outcomes(population, configuration, claim, n_bytes)
+                    ended = outcomes_of(population, configuration, claim, n_bytes=n_bytes)
                     population.finish(claim, ended)
             case Wait():
                 continue
@@ -44,15 +44,16 @@ def run(
                 return
 
 
-def _outcomes(
-    population: Population, configuration: Configuration, claim: Claim, n_bytes: int
+def outcomes_of(
+    population: Population, configuration: Configuration, claim: Claim, *, n_bytes: int = 1000
 ) -> list[Outcome]:
+    """How the work on a claim ends, whoever does it."""
     generation, round_, _ = claim.slot.key
     everyone = {one.reference: one for one in population.individuals(generation=generation)}
     cohort = [everyone[Reference(generation, round_, n)] for n in claim.slot.numbers]
     for one in cohort:
         read_birth(population, one)
-    return [_outcome(population, configuration, one, n_bytes) for one in cohort]
+    return [outcome_of(population, configuration, one, n_bytes) for one in cohort]
 
 
 def read_birth(population: Population, one: Individual) -> None:
@@ -64,9 +65,10 @@ def read_birth(population: Population, one: Individual) -> None:
         assert population.read_optimizer_state(trained[0]) is not None, one
 
 
-def _outcome(
+def outcome_of(
     population: Population, configuration: Configuration, one: Individual, n_bytes: int
 ) -> Outcome:
+    """How an individual ends: the same in every population of this name."""
     rng = stream(configuration.seed, *one.reference, "toy")
     drawn = float(rng.normal(loc=-0.1 * one.reference.generation))
     if rng.random() < 0.1:
