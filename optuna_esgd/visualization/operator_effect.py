@@ -60,7 +60,7 @@ def operator_effect(history: History) -> OperatorEffect:
     born, ended = history.birth_fitness, history.fitness
     known = np.isfinite(born) & np.isfinite(ended) & (born != 0)
     gain = np.zeros(history.n_individuals)
-    np.divide(born - ended, np.abs(born), out=gain, where=known)
+    gain[known] = (born[known] - ended[known]) / np.abs(born[known])
     gains: dict[Birth, Floats] = {}
     for index, birth in enumerate(BIRTHS):
         mine = gain[known & (history.birth == index)]

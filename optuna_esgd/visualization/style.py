@@ -118,12 +118,13 @@ def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> 
             "y": 0,
             "yanchor": "bottom",
             "traceorder": "normal",
+            "itemsizing": "constant",
         },
         margin={"t": 70, "l": 60, "r": 30},
         **layout,
     )
     figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, exponentformat="power")
     if is_empty:
         figure.add_annotation(
             text="No individual has finished yet.",
