@@ -84,8 +84,10 @@ def fade(colour: str, opacity: float) -> str:
 def small(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same numbers in fewer bytes: whole ones exactly, others to seven digits."""
     if numbers.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = numbers.astype(np.float32)
+        is_lost = (np.isinf(narrow) != np.isinf(numbers)) | ((narrow == 0) != (numbers == 0))
+        return numbers if is_lost.any() else narrow
     low, high = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
     for kind in (np.int8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.visualization import publish
-from optuna_esgd.visualization.publish import PUBLISHED
+from optuna_esgd.visualization.publishing import PUBLISHED
 from tests.trainer.studies import make_study, make_task
 from tests.visualization.studies import toy_study
 
@@ -68,7 +68,7 @@ def test_the_dashboard_shows_figures_and_note(study: optuna.Study) -> None:
         assert len(content) < 100_000
         layout = json.loads(content)["layout"]
         assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
-        assert not layout.get("template")
+        assert "layout" not in layout["template"]  # no colours of its own
         assert "height" not in layout
 
 
@@ -91,7 +91,7 @@ def test_publishing_again_replaces(study: optuna.Study, tmp_path: Path) -> None:
 def test_words_in_place_of_a_figure_that_is_too_large(
     study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optuna_esgd.visualization.publish._MOST_BYTES", 3000)
+    monkeypatch.setattr("optuna_esgd.visualization.publishing._MOST_BYTES", 3000)
     publish(study)
     for content in figures_in(ask_dashboard(study)).values():
         figure = json.loads(content)
