@@ -10,6 +10,7 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.verification import verify
 from optuna_esgd.testing.checkpoints import CheckpointContract
+from optuna_esgd.testing.chronicle import ChronicleContract
 from optuna_esgd.testing.claims import ClaimContract
 from optuna_esgd.testing.collection import CollectionContract
 from optuna_esgd.testing.examples import example_configuration
@@ -30,6 +31,7 @@ class PopulationContract(
     TrialContract,
     WeightContract,
     CollectionContract,
+    ChronicleContract,
 ):
     """Every promise of the port, for whoever implements it.
 
