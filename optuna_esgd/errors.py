@@ -29,3 +29,7 @@ class CorruptionError(EsgdError, OSError):
 
 class WeightsNotFoundError(EsgdError, LookupError):
     """The weights asked for were never stored, or nothing needed them and they were collected."""
+
+
+class MissingExtraError(EsgdError, ImportError):
+    """An optional part of the package is asked for and not installed; says what to install."""
