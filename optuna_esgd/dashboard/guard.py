@@ -240,6 +240,7 @@ def _remember(environ: WSGIEnvironment, token: str) -> Response:
         ("Location", f"{path}?{rest}" if rest else path),
         ("Set-Cookie", cookie),
         ("Cache-Control", "no-store"),
+        ("Content-Type", "text/plain"),
         ("Content-Length", "0"),
     ]
     return Response("303 See Other", headers, [b""])

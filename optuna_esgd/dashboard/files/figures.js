@@ -3,7 +3,15 @@
 /* global Plotly */
 
 const USUAL_HEIGHT = 430;
-const WIDE = new Set(["fitness-by-generation", "population-raster", "genealogy"]);
+const TALL = 700;
+const WIDE = new Set([
+  "fitness-by-generation",
+  "population-raster",
+  "genealogy",
+  "worker-timeline",
+]);
+// Where a finger both scrolls and draws, it scrolls.
+const DRAG_MODE = window.matchMedia("(pointer: coarse)").matches ? false : "zoom";
 const CONFIGURATION = {
   responsive: true,
   displaylogo: false,
@@ -77,15 +85,21 @@ export class Figures {
     Plotly.react(card.plot, figure.data, themed(figure.layout), CONFIGURATION);
     card.isDrawn = true;
     if (isFirst && card.opensTrials) {
-      card.plot.on("plotly_click", (event) => this.#click(event));
+      this.#listen(card.plot);
     }
   }
 
-  #click(event) {
-    const trial = trialOf(event.points[0]);
-    if (trial !== null) {
-      this.#openTrial(trial);
-    }
+  #listen(plot) {
+    plot.on("plotly_click", (event) => {
+      const trial = trialOf(event.points[0]);
+      if (trial !== null) {
+        this.#openTrial(trial);
+      }
+    });
+    plot.on("plotly_hover", (event) => {
+      plot.classList.toggle("opens", trialOf(event.points[0]) !== null);
+    });
+    plot.on("plotly_unhover", () => plot.classList.remove("opens"));
   }
 }
 
@@ -93,7 +107,9 @@ function label(card, figure) {
   const title = figure.layout.title?.text ?? card.section.id;
   card.heading.textContent = title;
   card.plot.setAttribute("aria-label", `${title} (a plot)`);
-  card.plot.style.height = `${figure.layout.height ?? USUAL_HEIGHT}px`;
+  const height = figure.layout.height ?? USUAL_HEIGHT;
+  card.plot.style.height = `${height}px`;
+  card.section.classList.toggle("tall", height > TALL);
 }
 
 // The number of the trial, or a row that begins with it; -1 stands for none.
@@ -120,9 +136,11 @@ function themed(layout) {
     title: undefined, // it is the card's heading, which can wrap
     height: undefined,
     autosize: true,
+    dragmode: DRAG_MODE,
     uirevision: "as the reader left it",
     margin: { ...layout.margin, t: 36 },
     template: {
+      data: { bar: [{ marker: { pattern: { fillmode: "overlay" } } }] },
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",

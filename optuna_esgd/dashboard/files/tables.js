@@ -3,19 +3,29 @@
 export function showNumbers(place, numbers, trialAddress) {
   const ancestor = numbers.common_ancestor;
   const entries = [
-    ["Individuals", numbers.n_individuals.toLocaleString(), null],
-    ["Generation", numbers.generation ?? "–", null],
-    ["Best value", shorten(numbers.best_value), numbers.best_trial],
-    ["Common ancestor", ancestor ? `generation ${ancestor.generation}` : "none", ancestor?.trial],
-    ["Effective founders", rounded(numbers.effective_founders), null],
-    ["Back-off rate", percent(numbers.back_off_rate), null],
+    { name: "Individuals", value: numbers.n_individuals.toLocaleString() },
+    { name: "Generation", value: numbers.generation ?? "–" },
+    {
+      name: "Best value",
+      value: shorten(numbers.best_value),
+      trial: numbers.best_trial,
+      label: "best trial",
+    },
+    {
+      name: "Common ancestor",
+      value: ancestor ? `generation ${ancestor.generation}` : "none yet",
+      trial: ancestor?.trial,
+      label: "trial",
+    },
+    { name: "Effective founders", value: rounded(numbers.effective_founders) },
+    { name: "Back-off rate", value: percent(numbers.back_off_rate) },
   ];
   place.replaceChildren(
-    ...entries.map(([name, value, trial]) => {
+    ...entries.map(({ name, value, trial, label }) => {
       const entry = element("div", { className: "card number" });
       const shown = element("dd", { textContent: value });
       if (Number.isInteger(trial)) {
-        shown.append(" ", trialLink(trial, trialAddress, `trial ${trial}`));
+        shown.append(trialLink(trial, trialAddress, `${label} ${trial}`));
       }
       entry.append(element("dt", { textContent: name }), shown);
       return entry;
@@ -54,7 +64,9 @@ export function showIndividuals(place, told, individuals, trialAddress, weightsA
         describe(one.hyperparameters),
         one.n_back_offs,
       ];
-      row.append(first, ...texts.map((text) => element("td", { textContent: text })), last);
+      const cells = texts.map((text) => element("td", { textContent: text }));
+      cells[4].className = "long";
+      row.append(first, ...cells, last);
       return row;
     }),
   );
@@ -74,7 +86,7 @@ function trialLink(number, trialAddress, text) {
 
 function describe(hyperparameters) {
   return Object.entries(hyperparameters)
-    .map(([name, value]) => `${name} ${typeof value === "number" ? short(value, 3) : value}`)
+    .map(([name, value]) => `${name} ${typeof value === "number" ? short(value, 4) : value}`)
     .join(", ");
 }
 
