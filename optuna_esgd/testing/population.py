@@ -9,6 +9,7 @@ import pytest
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.verification import verify
+from optuna_esgd.testing.chronicle import ChronicleContract
 from optuna_esgd.testing.claims import ClaimContract
 from optuna_esgd.testing.collection import CollectionContract
 from optuna_esgd.testing.examples import example_configuration
@@ -20,7 +21,13 @@ from optuna_esgd.testing.weights import WeightContract
 
 
 class PopulationContract(
-    PlanContract, ClaimContract, OutcomeContract, TrialContract, WeightContract, CollectionContract
+    PlanContract,
+    ClaimContract,
+    OutcomeContract,
+    TrialContract,
+    WeightContract,
+    CollectionContract,
+    ChronicleContract,
 ):
     """Every promise of the port, for whoever implements it.
 

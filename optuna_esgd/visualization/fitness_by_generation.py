@@ -99,7 +99,9 @@ def fitness_by_generation(history: History) -> FitnessByGeneration:
     spread[~np.isfinite(spread)] = np.nan
     best = np.fmin.accumulate(spread[0]) if n else spread[0]
     relative = bool(np.all(best > 0) or np.all(best < 0))
-    gaps = (spread - best) / np.abs(best) if relative else spread - best
+    with np.errstate(over="ignore"):
+        gaps = (spread - best) / np.abs(best) if relative else spread - best
+    gaps[~np.isfinite(gaps)] = np.nan
     return FitnessByGeneration(
         values=Spread(*history.shown(spread)),
         best_so_far=history.shown(best),
