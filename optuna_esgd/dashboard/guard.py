@@ -81,9 +81,10 @@ def choose_policy(
             short or of other characters.
     """
     if token is not None and not _TOKEN.fullmatch(token):
+        n_others = sum(_TOKEN.fullmatch(character * 16) is None for character in token)
         raise ConfigurationError(
-            "The token must have 16 or more of the characters A-Z, a-z, 0-9, _ and -, got "
-            f"{len(token)}{' others' if len(token) >= 16 else ''}. Leave it out to get a new one."
+            "The token must have 16 or more characters, out of A-Z, a-z, 0-9, _ and -; got "
+            f"{len(token)}, {n_others} of them others."
         )
     is_local = is_loopback(host)
     if not is_local and token is None:

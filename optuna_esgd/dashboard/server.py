@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from optuna_esgd.dashboard.application import check_extra, make_application
 from optuna_esgd.dashboard.guard import choose_policy
@@ -13,6 +13,10 @@ from optuna_esgd.errors import ConfigurationError
 
 _VARIABLE = "OPTUNA_ESGD_TOKEN"
 _THREADS = 8
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # also where nobody sees it before a buffer is full
 
 
 def serve(
@@ -24,7 +28,7 @@ def serve(
     is_writable: bool = False,
     asks_token: bool = False,
     allowed_hosts: Iterable[str] = (),
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = _print,
 ) -> None:
     """Serve optuna-dashboard and the live page until interrupted (Ctrl-C).
 
@@ -45,43 +49,40 @@ def serve(
         StorageError: The database cannot be reached, or is of another version.
     """
     check_extra()
+    import waitress  # noqa: PLC0415  (optional)
+
     token = (os.environ.get(_VARIABLE) or secrets.token_urlsafe()) if asks_token else None
     policy = choose_policy(host, allowed_hosts=allowed_hosts, token=token, is_writable=is_writable)
     application = make_application(url, store=store, policy=policy)
-    server = bind(application, host, port)
-    announce(describe_places(host, port_of(server), token, is_writable=is_writable))
-    try:
-        server.run()
-    finally:
-        server.close()
+    with listen(host, port) as listening:
+        # Made to face slow and broken clients; each request has a thread.
+        server = waitress.create_server(
+            application, sockets=[listening], threads=_THREADS, ident=None
+        )
+        port = listening.getsockname()[1]
+        announce(describe_places(host, port, token, is_writable=is_writable))
+        try:
+            server.run()
+        finally:
+            server.close()
 
 
-def bind(application: Any, host: str, port: int) -> Any:
-    """A server that listens; waitress, which is made to face slow and broken clients.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound to an address.
 
     Raises:
-        ConfigurationError: The address cannot be bound to.
+        ConfigurationError: It cannot be bound to.
     """
-    import waitress  # noqa: PLC0415  (optional)
-
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"port must be 0 to 65535, got {port}.")
     try:
-        return waitress.create_server(
-            application, host=host, port=port, threads=_THREADS, ident=None
-        )
-    except (OSError, ValueError) as error:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
         raise ConfigurationError(
             f"Cannot listen on port {port} of {host}: {error}. Choose another one with --port or "
             "--host."
         ) from None
-
-
-def port_of(server: Any) -> int:
-    """The port a server listens on; the first one of a name with several addresses."""
-    several = getattr(server, "effective_listen", None)
-    port: int = several[0][1] if several else server.effective_port
-    return port
 
 
 def describe_places(host: str, port: int, token: str | None, *, is_writable: bool) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import optuna
 import sqlalchemy as sa
 
-from optuna_esgd.errors import StudyError
+from optuna_esgd.errors import StorageError, StudyError
 from optuna_esgd.store import POPULATION_ATTRIBUTE
-from optuna_esgd.store.engines import Database, open_database
+from optuna_esgd.store.engines import Database, describe, open_database
 from optuna_esgd.store.storages import open_storage
 from optuna_esgd.store.transactions import read
 
@@ -70,11 +70,18 @@ class Studies:
 
         Raises:
             StudyError: There is none.
+            StorageError: The database cannot be reached.
         """
+        storage = self.storage()
         try:
-            return optuna.load_study(study_name=name, storage=self.storage())
+            if "\0" not in name:  # which databases do not take for text
+                return optuna.load_study(study_name=name, storage=storage)
         except KeyError:
-            raise StudyError(f"There is no study {name!r} in this database.") from None
+            pass
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            place = describe(storage.engine.url)
+            raise StorageError(f"Optuna cannot read {place}: {type(error).__name__}.") from None
+        raise StudyError(f"There is no study {name!r} in this database.")
 
 
 def _list(connection: sa.Connection) -> tuple[Listing, ...]:
