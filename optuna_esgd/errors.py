@@ -37,3 +37,7 @@ class WeightsNotFoundError(EsgdError, LookupError):
 
 class WorkerError(EsgdError, RuntimeError):
     """Workers keep dying; carries the last lines of what they said."""
+
+
+class MissingExtraError(EsgdError, ImportError):
+    """An optional part of the package is asked for and not installed; says what to install."""

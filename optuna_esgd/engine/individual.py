@@ -206,7 +206,7 @@ class Span(NamedTuple):
     worker: str
     claimed_at: float
     finished_at: float | None
-    lease_until: float | None
+    lease_until: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
