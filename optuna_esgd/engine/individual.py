@@ -51,7 +51,8 @@ class Individual:
         trial_number: The Optuna trial that shows it, once there is one.
         n_back_offs: How often training returned to an earlier point.
         n_epochs: Epochs trained.
-        n_gradients: Gradient evaluations spent (mini-batches, times the species' cost).
+        n_gradients: Gradient evaluations spent, each on one mini-batch.
+        n_forwards: Evaluations of the loss alone, each on one mini-batch.
         n_evaluations: Fitness evaluations spent.
         worker: Who worked on it.
     """
@@ -72,6 +73,7 @@ class Individual:
     n_back_offs: int = 0
     n_epochs: int = 0
     n_gradients: int = 0
+    n_forwards: int = 0
     n_evaluations: int = 0
     worker: str = ""
 

@@ -80,6 +80,7 @@ def individual_values(study_uuid: str, one: Individual) -> Values:
         "n_back_offs": 0,
         "n_epochs": 0,
         "n_gradients": 0,
+        "n_forwards": 0,
         "n_evaluations": 0,
         "worker": "",
     }
@@ -95,6 +96,7 @@ def outcome_values(outcome: Outcome, *, worker: str) -> Values:
         "n_back_offs": int(outcome.n_back_offs),
         "n_epochs": int(outcome.n_epochs),
         "n_gradients": int(outcome.n_gradients),
+        "n_forwards": int(outcome.n_forwards),
         "n_evaluations": int(outcome.n_evaluations),
         "worker": worker,
     }
@@ -130,6 +132,7 @@ def individual_of(row: sa.Row[Any]) -> Individual:
         n_back_offs=row.n_back_offs,
         n_epochs=row.n_epochs,
         n_gradients=row.n_gradients,
+        n_forwards=row.n_forwards,
         n_evaluations=row.n_evaluations,
         worker=row.worker,
     )

@@ -17,7 +17,7 @@ from optuna_esgd.store.transactions import read, translate
 
 # Optuna refuses to open a database whose ``alembic_version`` has a row it does not know.
 VERSION_TABLE = "esgd_alembic_version"
-REVISIONS = ("0001",)  # oldest first; the migrations in ``migrations/versions``
+REVISIONS = ("0001", "0002")  # oldest first; the migrations in ``migrations/versions``
 HEAD = REVISIONS[-1]
 
 _LOCK_SECONDS = 60

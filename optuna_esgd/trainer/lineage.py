@@ -21,7 +21,7 @@ def lineage(study: optuna.Study, *, store: str | None = None) -> pd.DataFrame:
 
     Columns: generation, round (0 trained, v bred in the v-th evolution round), number, trial,
     birth, parents (text references ``generation.round.number``), species, value_at_birth, value,
-    back_offs, epochs, gradients, evaluations, weights (digest), stored, worker, and one column
+    back_offs, epochs, gradients, forwards, evaluations, weights (digest), stored, worker, and one column
     per hyperparameter named ``params_...``.
 
     Raises:
@@ -91,6 +91,7 @@ def _row(one: Individual, *, maximize: bool) -> dict[str, Any]:
         "back_offs": one.n_back_offs,
         "epochs": one.n_epochs,
         "gradients": one.n_gradients,
+        "forwards": one.n_forwards,
         "evaluations": one.n_evaluations,
         "weights": one.weights,
         "stored": one.is_stored,

@@ -264,6 +264,7 @@ class SgdStep:
             n_back_offs=self._rule.n_back_offs,
             n_epochs=self._n_epochs,
             n_gradients=self._spending.n_gradients,
+            n_forwards=self._spending.n_forwards,
             n_evaluations=self._n_evaluations,
         )
 

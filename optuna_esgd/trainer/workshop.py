@@ -127,6 +127,7 @@ class TaskWorkshop:
             n_back_offs=done.n_back_offs,
             n_epochs=done.n_epochs,
             n_gradients=done.n_gradients,
+            n_forwards=done.n_forwards,
             n_evaluations=done.n_evaluations,
         )
 
