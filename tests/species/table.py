@@ -183,7 +183,7 @@ TABLE = {
         (
             {},
             {"momentum": 0.0, "noise": 0.0, "scoping": 0.0},
-            {"nesterov": [True, False], "noise": (0.01, 0.1), "scoping": (0.0, 1.0)},
+            {"nesterov": [True, False], "noise": (0.01, 0.1), "scoping": (0.0, 0.01)},
             {"inner_momentum": (0.1, 0.9), "langevin_steps": 1},
         ),
         n_gradients=3,
