@@ -48,7 +48,7 @@ def test_groups_with_their_own_rates_solve_it_too() -> None:
 
     for _ in range(5):
         optimizer.step(closure_of(optimizer, loss))
-    assert float(loss()) < 1e-12
+    assert loss().item() < 1e-12
 
 
 def banana(x: torch.Tensor) -> torch.Tensor:
@@ -58,10 +58,10 @@ def banana(x: torch.Tensor) -> torch.Tensor:
 def test_the_loss_never_rises() -> None:
     x = parameter(-1.2, 1.0)
     optimizer = NonlinearCG([x])
-    losses = [float(banana(x))]
+    losses = [banana(x).item()]
     for _ in range(60):
         path(optimizer, x, 1, banana)
-        losses.append(float(banana(x)))
+        losses.append(banana(x).item())
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 1e-6
 
