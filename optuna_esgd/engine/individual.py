@@ -51,8 +51,8 @@ class Individual:
         trial_number: The Optuna trial that shows it, once there is one.
         n_back_offs: How often training returned to an earlier point.
         n_epochs: Epochs trained.
-        n_gradients: Gradient evaluations spent (mini-batches, times the species' cost).
-        n_forwards: Mini-batches whose loss alone was evaluated, without a gradient.
+        n_gradients: Gradient evaluations spent, each on one mini-batch.
+        n_forwards: Evaluations of the loss alone, each on one mini-batch.
         n_evaluations: Fitness evaluations spent.
         worker: Who worked on it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -109,8 +110,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` gave."""
-        super().load_state_dict(dict(state_dict))
+        """Take over a copy of what ``state_dict`` gave."""
+        # torch itself would share the step counts with whoever still has the dictionary.
+        super().load_state_dict(copy.deepcopy(dict(state_dict)))
         if self.generator is not None and _GENERATOR in state_dict:
             self.generator.set_state(state_dict[_GENERATOR])
 

@@ -130,7 +130,7 @@ def individual_of(row: sa.Row[Any]) -> Individual:
         n_back_offs=row.n_back_offs,
         n_epochs=row.n_epochs,
         n_gradients=row.n_gradients,
-        n_forwards=row.n_forwards or 0,
+        n_forwards=row.n_forwards,
         n_evaluations=row.n_evaluations,
         worker=row.worker,
     )

@@ -21,8 +21,9 @@ def lineage(study: optuna.Study, *, store: str | None = None) -> pd.DataFrame:
 
     Columns: generation, round (0 trained, v bred in the v-th evolution round), number, trial,
     birth, parents (text references ``generation.round.number``), species, value_at_birth, value,
-    back_offs, epochs, gradients, evaluations, weights (digest), stored, worker, and one column
-    per hyperparameter named ``params_...``.
+    back_offs, epochs, gradients and forwards (evaluations of the loss on a mini-batch, with and
+    without gradients), evaluations (of the fitness), weights (digest), stored, worker, and one
+    column per hyperparameter named ``params_...``.
 
     Raises:
         StudyError: The study has no population.
@@ -91,6 +92,7 @@ def _row(one: Individual, *, maximize: bool) -> dict[str, Any]:
         "back_offs": one.n_back_offs,
         "epochs": one.n_epochs,
         "gradients": one.n_gradients,
+        "forwards": one.n_forwards,
         "evaluations": one.n_evaluations,
         "weights": one.weights,
         "stored": one.is_stored,

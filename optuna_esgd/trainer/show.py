@@ -95,6 +95,7 @@ def attributes(individual: Individual, configuration: Configuration) -> dict[str
         "back_offs": individual.n_back_offs,
         "epochs": individual.n_epochs,
         "gradients": individual.n_gradients,
+        "forwards": individual.n_forwards,
         "worker": individual.worker,
     }
     if individual.birth_fitness is not None and math.isfinite(individual.birth_fitness):

@@ -29,7 +29,9 @@ def upgrade() -> None:
     if "shown_until" not in columns:
         op.add_column("esgd_individual", sa.Column("shown_until", sa.Double))
     if "n_forwards" not in columns:
-        op.add_column("esgd_individual", sa.Column("n_forwards", sa.BigInteger))
+        # Individuals trained before have none: all species used gradients.
+        n_forwards = sa.Column("n_forwards", sa.BigInteger, nullable=False, server_default="0")
+        op.add_column("esgd_individual", n_forwards)
     if "esgd_trial" not in tables:
         _create_trial()
     if "esgd_checkpoint" not in tables:
