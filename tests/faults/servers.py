@@ -57,9 +57,7 @@ class _Postgresql:
 
         server = self._server
         place = ("-w", "-D", str(server.pgdata))
-        pgexec(
-            "pg_ctl", (*place, *arguments), bin_path=server.bin_path, user=server.system_user
-        )
+        pgexec("pg_ctl", (*place, *arguments), bin_path=server.bin_path, user=server.system_user)
 
 
 def _postgresql(folder: Path) -> Iterator[PrivateServer]:
@@ -103,11 +101,12 @@ class _MariaDB:
             try:
                 with engine.connect() as connection:
                     connection.exec_driver_sql("CREATE DATABASE IF NOT EXISTS esgd")
-                return
             except sa.exc.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+            else:
+                return
 
     def restart(self) -> None:
         self.stop(signal.SIGKILL)
