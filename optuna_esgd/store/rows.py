@@ -235,7 +235,7 @@ def _plain(value: object) -> object:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CorruptionError(
             f"A stored value is damaged: {text[:40]!r} is not JSON. The rest of the study can be "
             "read; restore this row from a backup."

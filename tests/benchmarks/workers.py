@@ -188,16 +188,17 @@ def _load(
     )
 
 
+_QUERIES = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = database()",
+}
+
+
 class _watching:  # noqa: N801 - reads as the block it makes
     """Counts the connections to a database while a block runs."""
 
-    _QUERIES = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
-        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = database()",
-    }
-
     def __init__(self, population: SqlPopulation) -> None:
-        self._query = self._QUERIES.get(population.database.kind)
+        self._query = _QUERIES.get(population.database.kind)
         self._engine = sa.create_engine(population.database.url, poolclass=sa.NullPool)
         self._own = population.database
         self._done = threading.Event()

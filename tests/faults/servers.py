@@ -101,11 +101,12 @@ class _MariaDB:
             try:
                 with engine.connect() as connection:
                     connection.exec_driver_sql("CREATE DATABASE IF NOT EXISTS esgd")
-                return
             except sa.exc.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+            else:
+                return
 
     def restart(self) -> None:
         self.stop(signal.SIGKILL)
