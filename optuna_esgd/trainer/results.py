@@ -64,8 +64,9 @@ def load_individual(
 ) -> nn.Module:
     """Load the weights a trial ended with, where they are still stored.
 
-    Stored are the last finished generation and the one in training, the best so far, and pinned
-    trials (``esgd.pin``).
+    Stored are the last finished generation and the one in training (in an asynchronous run: who
+    holds a place, and the parents of whoever is on the way), the best so far, and pinned trials
+    (``esgd.pin``).
 
     Raises:
         WeightsNotFoundError: The trial has no individual, or its weights were collected.
