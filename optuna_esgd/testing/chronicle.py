@@ -24,7 +24,8 @@ class ChronicleContract(Contract):
 
     def test_chronicle_of_nobody(self, population: Population) -> None:
         """Before the first plan there is nothing to tell."""
-        assert population.chronicle() == Chronicle()
+        chronicle = population.chronicle()
+        assert chronicle == Chronicle(read_at=chronicle.read_at)
 
     def test_chronicle_has_everyone_who_trains(self, population: Population) -> None:
         """Exactly as ``individuals`` tells them, finished or not."""
@@ -58,6 +59,9 @@ class ChronicleContract(Contract):
         assert finished.finished_at is not None
         assert finished.claimed_at <= finished.finished_at
         assert working.claimed_at >= finished.claimed_at
+        assert finished.lease_until is None
+        assert working.lease_until is not None
+        assert working.claimed_at <= population.chronicle().read_at <= working.lease_until
 
     def test_finished_spans_have_finished_individuals(self, population: Population) -> None:
         """Never a span from after and individuals from before."""
