@@ -10,7 +10,7 @@ from digits_data import BATCH_SIZE, VARIANTS, error_rate, load_examples
 from torch import nn
 
 
-def main(name: str = "mlp", n_epochs: int = 24) -> dict[str, float]:
+def main(name: str = "mlp", *, n_epochs: int = 24) -> dict[str, float]:
     variant = VARIANTS[name]
     train, validation, test = load_examples(label_noise=variant.label_noise)
     torch.manual_seed(0)
@@ -36,4 +36,5 @@ def main(name: str = "mlp", n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    for what, value in main(*sys.argv[1:]).items():
+        print(f"{what} {value:.4f}")

@@ -38,14 +38,16 @@ lstm, transformer = (partial(build, name) for name in VARIANTS)
 trainer = lstm().trainer()
 
 
-def main(name: str = "lstm", n_generations: int = 6) -> dict[str, float]:
+def main(name: str = "lstm", *, n_generations: int = 6) -> dict[str, float]:
     benchmark = build(name)
-    study = optuna.create_study(sampler=esgd.ESGDSampler(population_size=8, n_epochs=4, seed=0))
-    study.optimize(benchmark.trainer(), n_trials=8 * n_generations)
+    sampler = esgd.ESGDSampler(benchmark.population_size, n_epochs=benchmark.n_epochs, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(benchmark.trainer(), n_trials=benchmark.population_size * n_generations)
     model = esgd.load_best(study, benchmark.task.build_model())
     scores = {"validation loss": benchmark.task.fitness(model.eval())}
     return scores | {f"test {name}": value for name, value in benchmark.test(model).items()}
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    for what, value in main(*sys.argv[1:]).items():
+        print(f"{what} {value:.4f}")

@@ -9,7 +9,7 @@ import torch
 from language_data import BATCH_SIZE, VARIANTS, cross_entropy, load_examples, perplexity
 
 
-def main(name: str = "lstm", n_epochs: int = 24) -> dict[str, float]:
+def main(name: str = "lstm", *, n_epochs: int = 24) -> dict[str, float]:
     variant = VARIANTS[name]
     train, validation, test = load_examples()
     torch.manual_seed(0)
@@ -23,7 +23,7 @@ def main(name: str = "lstm", n_epochs: int = 24) -> dict[str, float]:
             optimizer.step()
         schedule.step()
 
-    scores = {}
+    scores: dict[str, float] = {}
     model.eval()
     with torch.no_grad():
         for part, (inputs, targets) in {"validation": validation, "test": test}.items():
@@ -33,4 +33,5 @@ def main(name: str = "lstm", n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    for what, value in main(*sys.argv[1:]).items():
+        print(f"{what} {value:.4f}")

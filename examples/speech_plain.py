@@ -10,7 +10,7 @@ from speech_data import VARIANTS, error_rate
 from torch import nn
 
 
-def main(name: str = "dnn", n_epochs: int = 24) -> dict[str, float]:
+def main(name: str = "dnn", *, n_epochs: int = 24) -> dict[str, float]:
     variant = VARIANTS[name]
     train, validation, test = variant.load_examples(0)
     torch.manual_seed(0)
@@ -36,4 +36,5 @@ def main(name: str = "dnn", n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    for what, value in main(*sys.argv[1:]).items():
+        print(f"{what} {value:.4f}")

@@ -104,6 +104,5 @@ class HeldOut:
         """Mean of each metric over the examples."""
         metrics = self.metrics or {"loss": self.task.loss}
         return {
-            name: self.task.score(model, self.examples, metric)
-            for name, metric in metrics.items()
+            name: self.task.score(model, self.examples, metric) for name, metric in metrics.items()
         }
