@@ -70,7 +70,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "mlp": Variant(build_mlp, 0.0, {"lr": 0.1, "momentum": 0.9}),
-    "noisy_mlp": Variant(build_mlp, 0.3, {"lr": 0.03, "momentum": 0.9}),
+    "noisy_mlp": Variant(build_mlp, 0.3, {"lr": 0.1, "momentum": 0.9}),
     "cnn": Variant(build_cnn, 0.0, {"lr": 0.1, "momentum": 0.9}),
-    "noisy_cnn": Variant(build_cnn, 0.3, {"lr": 0.03, "momentum": 0.9}),
+    "noisy_cnn": Variant(build_cnn, 0.3, {"lr": 0.01, "momentum": 0.9}),
 }

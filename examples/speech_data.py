@@ -25,6 +25,13 @@ FRAME_STRIDE = 2
 N_FRAMES = 45
 
 
+def draw_speakers(seed: int) -> list[Tensor]:
+    """Numbers of those who are heard in training, in validation, and in the test."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(sum(N_SPEAKERS.values()), generator=generator)
+    return list(order.split(list(N_SPEAKERS.values())))
+
+
 def load_utterances(seed: int = 0) -> list[tuple[list[Tensor], Tensor]]:
     """Training, validation and test: (frames, bands) features per utterance, and (n,) digits.
 
@@ -36,12 +43,7 @@ def load_utterances(seed: int = 0) -> list[tuple[list[Tensor], Tensor]]:
         utterances = features.split(archive["n_frames"].tolist())
         digits = torch.tensor(archive["digit"].astype(np.int64))
         speakers = torch.tensor(archive["speaker"].astype(np.int64))
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(sum(N_SPEAKERS.values()), generator=generator)
-    chosen = [
-        torch.isin(speakers, part).nonzero()[:, 0].tolist()
-        for part in order.split(list(N_SPEAKERS.values()))
-    ]
+    chosen = [torch.isin(speakers, part).nonzero()[:, 0].tolist() for part in draw_speakers(seed)]
     heard = torch.cat([utterances[number] for number in chosen[0]])
     mean, deviation = heard.mean(0), heard.std(0)
     return [

@@ -39,9 +39,9 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "diabetes": Variant(load_diabetes, 10, 0, {"lr": 0.003}),
+    "diabetes": Variant(load_diabetes, 10, 0, {"lr": 0.001}),
     "breast_cancer": Variant(load_breast_cancer, 30, 2, {"lr": 0.003}),
-    "wine": Variant(load_wine, 13, 3, {"lr": 0.01}),
+    "wine": Variant(load_wine, 13, 3, {"lr": 0.1}),
 }
 
 

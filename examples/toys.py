@@ -16,8 +16,6 @@ import optuna_esgd as esgd
 from optuna_esgd.evolution.space import FloatRange
 from optuna_esgd.species import SGD, Species
 
-STEPS_PER_EPOCH = 5
-
 
 class Point(nn.Module):
     """A point θ, which is all there is to train."""
@@ -45,7 +43,17 @@ class WeightedDescent(torch.optim.Optimizer):
                 theta.sub_(group["lr"] * weights * theta.grad)
 
 
-class PlaneTask(esgd.Task):
+class ToyTask(esgd.Task):
+    """A task whose epochs are a few steps long."""
+
+    n_steps = 5
+
+    def point(self, model: nn.Module) -> Tensor:
+        (theta,) = model.parameters()
+        return theta
+
+
+class PlaneTask(ToyTask):
     """The toy of the PBT paper: Q = 1.2 - θ0² - θ1², of which one sees the surrogate's gradient.
 
     The surrogate is 1.2 - h0·θ0² - h1·θ1². With h = (1, 0) or (0, 1) only one coordinate comes
@@ -60,18 +68,18 @@ class PlaneTask(esgd.Task):
         self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: esgd.Epoch
     ) -> int:
         del epoch  # nothing here is random
-        (theta,) = model.parameters()
-        for _ in range(STEPS_PER_EPOCH):
+        theta = self.point(model)
+        for _ in range(self.n_steps):
             theta.grad = 2 * theta.detach()
             optimizer.step()
-        return STEPS_PER_EPOCH
+        return self.n_steps
 
     def fitness(self, model: nn.Module) -> float:
-        (theta,) = model.parameters()
+        theta = self.point(model)
         return theta.detach().square().sum().item() - 1.2
 
 
-class DeceptiveTask(esgd.Task):
+class DeceptiveTask(ToyTask):
     """A noisy quadratic where a low learning rate looks better at once, and is worse at the end.
 
     The definition is ours, after the short-horizon bias of Wu et al. 2018: Q = 1.2 - Σ θi². The
@@ -84,7 +92,7 @@ class DeceptiveTask(esgd.Task):
 
     n_noisy = 50
     curvature = 0.02  # of the first coordinate
-    noise = 0.11  # standard deviation of each gradient of the others
+    noise = 0.15  # standard deviation of each gradient of the others
 
     def build_model(self) -> nn.Module:
         start = torch.zeros(1 + self.n_noisy)
@@ -94,21 +102,21 @@ class DeceptiveTask(esgd.Task):
     def train_epoch(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: esgd.Epoch
     ) -> int:
-        (theta,) = model.parameters()
+        theta = self.point(model)
         generator = epoch.generator()
-        for _ in range(STEPS_PER_EPOCH):
+        for _ in range(self.n_steps):
             theta.grad = theta.detach().clone()
             theta.grad[0] *= self.curvature
             theta.grad[1:] += self.noise * torch.randn(self.n_noisy, generator=generator)
             optimizer.step()
-        return STEPS_PER_EPOCH
+        return self.n_steps
 
     def fitness(self, model: nn.Module) -> float:
-        (theta,) = model.parameters()
+        theta = self.point(model)
         return theta.detach().square().sum().item() - 1.2
 
 
-class TriangleWaveTask(esgd.Task):
+class TriangleWaveTask(ToyTask):
     """The toy of Ray Tune's PBT example: the best learning rate rises, then falls again.
 
     θ is one number, an accuracy that starts at 0. The best rate rises in proportion to it up to
@@ -123,21 +131,22 @@ class TriangleWaveTask(esgd.Task):
     def train_epoch(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: esgd.Epoch
     ) -> int:
-        (theta,) = model.parameters()
-        accuracy = theta.item()
+        theta = self.point(model)
         rate = optimizer.param_groups[0]["lr"]
         generator = epoch.generator()
-        for _ in range(STEPS_PER_EPOCH):
+        for _ in range(self.n_steps):
+            accuracy = theta.item()
             best = max(1e-4, 0.01 * (1 - abs(accuracy - 100) / 100))
             off = max(rate, best) / min(rate, best)
             share = torch.rand((), generator=generator).item()
-            accuracy += share / off if off < 3 else -share * (off - 3)
-            accuracy = max(accuracy, 0.0)
-        theta.data.fill_(accuracy)
-        return STEPS_PER_EPOCH
+            gain = share / off if off < 3 else -share * (off - 3)
+            # The gradient with which plain SGD gets there, and no further down than 0.
+            theta.grad = torch.full_like(theta, -max(gain, -accuracy) / rate)
+            optimizer.step()
+        return self.n_steps
 
     def fitness(self, model: nn.Module) -> float:
-        (theta,) = model.parameters()
+        theta = self.point(model)
         return -theta.item()
 
 
