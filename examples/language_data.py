@@ -105,6 +105,6 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "lstm": Variant(LSTMModel, {"lr": 0.01}),
+    "lstm": Variant(LSTMModel, {"lr": 0.02}),
     "transformer": Variant(TransformerModel, {"lr": 0.005}),
 }

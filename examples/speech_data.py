@@ -124,6 +124,6 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "dnn": Variant(build_dnn, load_frames, 128, {"lr": 0.003}),
+    "dnn": Variant(build_dnn, load_frames, 128, {"lr": 0.001}),
     "lstm": Variant(SequenceClassifier, load_sequences, 32, {"lr": 0.01}),
 }

@@ -26,7 +26,6 @@ def build(name: str = "dnn", seed: int = 0) -> esgd.Benchmark:
         task=task,
         test=esgd.HeldOut(task, test, {"loss": loss, "error": error_rate}),
         recipe=esgd.Recipe(optimizer=torch.optim.Adam, settings=variant.settings),
-        population_size=8,
     )
 
 
