@@ -106,5 +106,5 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "lstm": Variant(LSTMModel, {"lr": 0.02}),
-    "transformer": Variant(TransformerModel, {"lr": 0.005}),
+    "transformer": Variant(TransformerModel, {"lr": 0.012}),
 }
