@@ -47,7 +47,8 @@ def number(pattern: str, text: str) -> float:
 @pytest.mark.parametrize(
     ("pair", "pattern"),
     [
-        ("digits", r"validation: loss ([\d.]+)"),
+        ("digits", r"validation loss ([\d.]+)"),
+        ("tabular", r"validation loss ([\d.]+)"),
         ("objective", r"best validation loss ([\d.]+)"),
         ("own_loop", r"validation error ([\d.]+)"),
     ],
