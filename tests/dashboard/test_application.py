@@ -56,9 +56,9 @@ def test_new_trials_are_seen(trained_url: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _now() -> object:
-    import datetime
+    import datetime as dt
 
-    return datetime.datetime.min
+    return dt.datetime.min
 
 
 WRITES = [
