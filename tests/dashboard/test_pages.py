@@ -34,9 +34,7 @@ def state_of(application: WSGIApplication, name: str = "s", **headers: str) -> A
     return ask(application, f"/esgd-api/state?study={quote(name)}", headers=headers)
 
 
-def test_the_list_leads_to_the_live_pages(
-    application: WSGIApplication, trained_url: str
-) -> None:
+def test_the_list_leads_to_the_live_pages(application: WSGIApplication, trained_url: str) -> None:
     optuna.create_study(storage=esgd.create_storage(trained_url), study_name="without")
     page = ask(application, "/esgd/").body.decode()
     assert 'href="/esgd/s">s</a>' in page
