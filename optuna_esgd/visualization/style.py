@@ -105,8 +105,8 @@ def helps_log(numbers: npt.NDArray[Any], *, tails: float = 0.0) -> bool:
     finite = numbers[np.isfinite(numbers)]
     if not len(finite) or finite.min() <= 0:
         return False
-    low, high = np.quantile(finite, (tails, 1 - tails))
-    return bool(high > 30 * low)
+    low, high = np.quantile(finite, (tails, 1 - tails), method="nearest")
+    return bool(high / 30 > low)
 
 
 def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> go.Figure:

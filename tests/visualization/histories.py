@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -54,39 +55,40 @@ NOTHING = history()
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """Any lineage of up to five generations, the last one perhaps not whole."""
+    """Any lineage of up to five generations, the last one perhaps not whole.
+
+    Hypothesis draws the shape; what fills it comes from one seed, which is much faster.
+    """
     mu = draw(st.integers(1, 5))
     n_generations = draw(st.integers(1, 5))
-    fitness = st.sampled_from([0.5, 1.0, 2.0, -1.0, 0.0, math.inf]) | st.floats(-10, 10)
-    numbers = st.integers(0, mu - 1)
-    individuals = []
-    for generation in range(n_generations):
-        is_last = generation == n_generations - 1
-        n_finished = draw(st.integers(0, mu)) if is_last else mu
-        for number in range(mu):
-            parents = draw(st.lists(numbers, min_size=1, max_size=3)) if generation else []
-            individuals.append(
-                one(
-                    generation,
-                    number,
-                    draw(fitness) if number < n_finished else None,
-                    *parents,
-                    species=draw(st.sampled_from(["Adam", "SGD", ""])),
-                    birth_fitness=draw(st.none() | fitness),
-                    hyperparameters=draw(
-                        st.dictionaries(
-                            st.sampled_from(["lr", "beta", "kind"]),
-                            st.floats(0, 1) | st.booleans() | st.none() | st.integers(0, 9),
-                        )
-                    ),
-                    n_back_offs=draw(st.integers(0, 2)),
-                    trial_number=draw(st.none() | st.just(10 * generation + number)),
-                )
-            )
+    n_finished = mu * (n_generations - 1) + draw(st.integers(0, mu))
+    rng = draw(st.randoms(use_true_random=True))
+    individuals = [
+        _any_individual(rng, at // mu, at % mu, mu, is_finished=at < n_finished)
+        for at in range(mu * n_generations)
+    ]
     return history(
         *individuals,
         population_size=mu,
         n_elites=draw(st.integers(1, mu)),
         maximize=draw(st.booleans()),
         back_off=draw(st.sampled_from(["step", "best"])),
+    )
+
+
+def _any_individual(
+    rng: Random, generation: int, number: int, mu: int, *, is_finished: bool
+) -> Individual:
+    fitness = [0.5, 1.0, -1.0, 0.0, 1e300, -1e300, math.inf, rng.gauss(0, 3)]
+    values = [0.5, rng.random(), 3, True, None, "text"]
+    return one(
+        generation,
+        number,
+        rng.choice(fitness) if is_finished else None,
+        *(rng.choices(range(mu), k=rng.randint(1, 3)) if generation else []),
+        species=rng.choice(["Adam", "SGD", ""]),
+        birth_fitness=rng.choice([None, *fitness]),
+        hyperparameters={name: rng.choice(values) for name in rng.sample(["lr", "b", "c"], 2)},
+        n_back_offs=rng.randint(0, 2),
+        trial_number=rng.choice([None, 10 * generation + number]),
     )
