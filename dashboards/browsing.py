@@ -43,14 +43,12 @@ def serving(
     """Run ``optuna-esgd dashboard`` at a free port; gives the address, without a slash."""
     command = [sys.executable, "-c", _PROGRAM, "dashboard", url, "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
     try:
-        told = process.stdout.readline()
+        told = "" if process.stdout is None else process.stdout.readline()
         found = re.search(r"http://[^/]+", told)
         if found is None:
             raise RuntimeError(f"The dashboard did not start, and told {told!r}.")
         yield found.group()
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
-        process.stdout.close()
+        process.communicate(timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 from safetensors.torch import load_file
 
 import optuna_esgd as esgd
@@ -87,15 +88,19 @@ def open_live(page: Page, root: str, name: str = "s") -> None:
     page.wait_for_selector("body[data-shown]")
 
 
-def theme_of(page: Page) -> str:
-    theme: str = page.evaluate("document.documentElement.dataset.theme")
-    return theme
+def expect_theme(page: Page, theme: str) -> None:
+    expect(page.locator("html")).to_have_attribute("data-theme", theme)
+
+
+def see(section: Locator) -> None:
+    """Bring a figure into view: it is drawn when it is seen."""
+    section.scroll_into_view_if_needed()
+    section.locator(".main-svg").first.wait_for()
 
 
 def draw_all(page: Page) -> None:
     for section in page.locator("section.figure").all():
-        section.scroll_into_view_if_needed()
-        section.locator(".main-svg").first.wait_for()
+        see(section)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -116,7 +121,7 @@ def test_the_live_page_shows_everything(
         FIGURES
     )
     expect(page.locator("#numbers dd").first).to_have_text("12")
-    assert theme_of(page) == theme
+    expect_theme(page, theme)
     # Nothing makes the page wider than the window.
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= SIZES[size]["width"]
@@ -145,48 +150,67 @@ def test_the_theme_is_switched_and_remembered(page: Page, served: Served) -> Non
     button = page.locator("#theme")
     page.emulate_media(color_scheme="light")
     expect(button).to_have_text("Theme: auto")
-    assert theme_of(page) == "light"
+    expect_theme(page, "light")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    expect_theme(page, "dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != background
     button.click()
     expect(button).to_have_text("Theme: light")
-    assert theme_of(page) == "light"
+    expect_theme(page, "light")
     page.reload()
     expect(button).to_have_text("Theme: light")
-    assert theme_of(page) == "light"
+    expect_theme(page, "light")
     page.goto(f"{served.root}/esgd/")
-    assert theme_of(page) == "light"
+    expect_theme(page, "light")
 
 
 def test_figures_take_the_theme(page: Page, served: Served) -> None:
     open_live(page, served.root)
+    see(page.locator("#genealogy"))
     title = page.locator("#genealogy .xtitle")
-    title.wait_for()
     light = title.evaluate("(one) => getComputedStyle(one).fill")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    expect_theme(page, "dark")
     assert title.evaluate("(one) => getComputedStyle(one).fill") != light
+
+
+def range_of(plot: Locator) -> list[float]:
+    found: list[float] = plot.evaluate("(one) => one._fullLayout.xaxis.range")
+    return found
+
+
+def zoom(page: Page, area: Locator) -> None:
+    """Draw a frame with the mouse."""
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.7 * box["height"], steps=5)
+    page.mouse.up()
 
 
 def test_an_update_arrives_and_leaves_the_zoom(page: Page, served: Served) -> None:
     open_live(page, served.root)
+    see(page.locator("#genealogy"))
     plot = page.locator("#genealogy .js-plotly-plot")
-    plot.wait_for()
-    zoomed = [0.25, 1.5]
-    # As the zoom by hand does, which goes through the same function.
-    plot.evaluate("(one, range) => Plotly.relayout(one, {'xaxis.range': range})", zoomed)
+    drawn = plot.locator(".scatterlayer .point").count()
+    whole = range_of(plot)
+    zoom(page, plot.locator(".nsewdrag"))
+    zoomed = range_of(plot)
+    assert whole[0] < zoomed[0] < zoomed[1] < whole[1]
     shown = page.locator("body").get_attribute("data-shown")
     before = int(page.locator("#numbers dd").first.inner_text())
     train(served.url, n_trials=4)
     expect(page.locator("#numbers dd").first).to_have_text(str(before + 4), timeout=30_000)
     assert page.locator("body").get_attribute("data-shown") != shown
-    page.wait_for_function(
-        "document.querySelector('#genealogy .js-plotly-plot').data.some("
-        "(trace) => trace.customdata && trace.x.length)"
-    )
-    assert plot.evaluate("(one) => one.layout.xaxis.range") == zoomed
+    expect(plot.locator(".scatterlayer .point")).not_to_have_count(drawn)
+    assert range_of(plot) == zoomed
+    area = plot.locator(".nsewdrag")
+    area.scroll_into_view_if_needed()
+    area.dblclick(position={"x": 5, "y": 5})
+    page.wait_for_timeout(500)
+    assert range_of(plot) == [whole[0], whole[1] + 1]
 
 
 def test_nothing_is_sent_while_nothing_changes(page: Page, served: Served) -> None:
@@ -198,10 +222,8 @@ def test_nothing_is_sent_while_nothing_changes(page: Page, served: Served) -> No
 
 def test_a_click_on_an_individual_opens_its_trial(page: Page, served: Served) -> None:
     open_live(page, served.root)
-    point = page.locator("#genealogy .scatterlayer .point").first
-    point.wait_for()
-    page.locator("#genealogy").scroll_into_view_if_needed()
-    box = point.bounding_box()
+    see(page.locator("#genealogy"))
+    box = page.locator("#genealogy .scatterlayer .point").first.bounding_box()
     assert box is not None
     with page.context.expect_page() as opened:
         page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
@@ -268,5 +290,13 @@ def test_a_lost_connection_is_told_and_found_again(
 
 def test_a_token_is_asked_for_once(context: BrowserContext, trained_url: str) -> None:
     page = context.new_page()
-    with serving(trained_url, "--token") as root:
-        assert page.goto(f"{root}/esgd/s").status == 401  # type: ignore[union-attr]
+    environment = {**os.environ, "OPTUNA_ESGD_TOKEN": "a-token-from-the-environment"}
+    with serving(trained_url, "--token", environment=environment) as root:
+        answer = page.goto(f"{root}/esgd/s")
+        assert answer is not None
+        assert answer.status == 401
+        page.goto(f"{root}/esgd/s?token=a-token-from-the-environment")
+        page.wait_for_selector("body[data-shown]")
+        assert page.url == f"{root}/esgd/s"
+        page.goto(f"{root}/dashboard/studies/1")
+        page.wait_for_selector(".js-plotly-plot .main-svg")

@@ -12,11 +12,7 @@ const WIDE = new Set([
 ]);
 // Where a finger both scrolls and draws, it scrolls.
 const DRAG_MODE = window.matchMedia("(pointer: coarse)").matches ? false : "zoom";
-const CONFIGURATION = {
-  responsive: true,
-  displaylogo: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-};
+const AXIS = /^([xy]axis[0-9]*)(?:\.|$)/;
 
 export class Figures {
   #place;
@@ -62,7 +58,17 @@ export class Figures {
     plot.setAttribute("role", "img");
     section.append(heading, plot);
     this.#place.append(section);
-    const card = { section, heading, plot, opensTrials, text: "", isDrawn: false, isSeen: false };
+    const card = {
+      section,
+      heading,
+      plot,
+      opensTrials,
+      text: "",
+      isDrawn: false,
+      isSeen: false,
+      nDrawn: 0,
+      zoom: new Map(), // axis -> the range the reader chose
+    };
     this.#cards.set(name, card);
     this.#observer.observe(section);
     return card;
@@ -80,16 +86,39 @@ export class Figures {
     if (!card.isSeen || card.isDrawn || card.text === "") {
       return;
     }
-    const isFirst = !card.plot.classList.contains("js-plotly-plot");
     const figure = JSON.parse(card.text);
-    Plotly.react(card.plot, figure.data, themed(figure.layout), CONFIGURATION);
     card.isDrawn = true;
-    if (isFirst && card.opensTrials) {
-      this.#listen(card.plot);
+    card.nDrawn += 1;
+    const layout = zoomed(themed(figure.layout), card);
+    Plotly.react(card.plot, figure.data, layout, this.#configure(card));
+    if (card.nDrawn === 1) {
+      this.#listen(card);
     }
   }
 
-  #listen(plot) {
+  #configure(card) {
+    const reset = {
+      name: "whole",
+      title: "Show everything",
+      icon: Plotly.Icons.home,
+      click: () => this.#showWhole(card),
+    };
+    return {
+      responsive: true,
+      displaylogo: false,
+      doubleClick: false, // Plotly would go back to the ranges of its first drawing
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d"],
+      modeBarButtonsToAdd: [reset],
+    };
+  }
+
+  #listen(card) {
+    const { plot } = card;
+    plot.on("plotly_relayout", (event) => rememberZoom(card, event));
+    plot.on("plotly_doubleclick", () => setTimeout(() => this.#showWhole(card)));
+    if (!card.opensTrials) {
+      return;
+    }
     plot.on("plotly_click", (event) => {
       const trial = trialOf(event.points[0]);
       if (trial !== null) {
@@ -101,6 +130,35 @@ export class Figures {
     });
     plot.on("plotly_unhover", () => plot.classList.remove("opens"));
   }
+
+  #showWhole(card) {
+    card.zoom.clear();
+    card.isDrawn = false;
+    this.#draw(card);
+  }
+}
+
+// Plotly keeps a zoom only while the range it replaced stays the same, and ours grow with the
+// generations: so the page keeps it.
+function rememberZoom(card, event) {
+  for (const key of Object.keys(event)) {
+    const axis = AXIS.exec(key)?.[1];
+    if (axis !== undefined && key.startsWith(`${axis}.range`)) {
+      card.zoom.set(axis, [...card.plot.layout[axis].range]);
+    }
+  }
+}
+
+function zoomed(layout, card) {
+  for (const axis of Object.keys(layout).filter((key) => AXIS.test(key))) {
+    // Another revision each time: what Plotly remembers of axes does not count.
+    layout[axis] = { ...layout[axis], uirevision: card.nDrawn };
+    if (card.zoom.has(axis)) {
+      layout[axis].range = [...card.zoom.get(axis)];
+      layout[axis].autorange = false;
+    }
+  }
+  return layout;
 }
 
 function label(card, figure) {
