@@ -25,7 +25,7 @@ class Landscape(Protocol):
     ) -> Iterator[list[Tensor]]:
         """Gradients of the training loss on mini-batches drawn by ``seed``.
 
-        In evaluation mode: no dropout, and running statistics stay as they are.
+        In evaluation mode, with running statistics of the model's own: no dropout.
 
         Yields:
             For each batch, one tensor per trainable parameter, in the model's order.

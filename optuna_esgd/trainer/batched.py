@@ -127,6 +127,9 @@ class BatchedTraining:
             self._optimizers.step(gradients)
         return [examples.n_batches * cost for cost in self._optimizers.gradients_per_step]
 
+    def take_weights(self) -> None:
+        """Nothing to do: the model sees the matrix itself."""
+
     def score(self) -> list[float]:
         """Fitness of every row."""
         return self._score(self.weights)
@@ -169,6 +172,7 @@ def why_not_batched(
     if task.train.tensors is None or task.validation.tensors is None:
         reason = "the examples are a Dataset that is asked for each item, not tensors"
         return reason, reason
+    rows_only = task.why_row_by_row()
     plain = task.build_model().to(device)
     weights = Matrix.zeros(layout, 2, device)
     weights.take_from(plain, 0)
@@ -197,7 +201,7 @@ def why_not_batched(
             raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
         _check_agrees("criterion", values[0], expected)
 
-    return _reason(train), _reason(evaluate)
+    return rows_only or _reason(train), _reason(evaluate)
 
 
 def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:

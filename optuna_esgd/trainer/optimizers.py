@@ -15,6 +15,7 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.batched import BatchedUpdate
 from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.trainer.spaces import of_species
 
 Tensors = dict[str, Tensor]
 
@@ -187,7 +188,7 @@ class _PerRowGroup:
     def _build(self, position: int) -> torch.optim.Optimizer:
         return self._species.build(
             list(self._parameters[position].values()),
-            self._individuals[position].hyperparameters,
+            of_species(self._species, self._individuals[position].hyperparameters),
         )
 
 

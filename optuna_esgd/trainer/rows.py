@@ -16,6 +16,7 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.trainer.seeding import build_seeded, seeded
+from optuna_esgd.trainer.spaces import of_species
 from optuna_esgd.trainer.task import Epoch, Task, check_fitness
 
 
@@ -57,6 +58,7 @@ class RowTraining:
             generation=one.reference.generation,
             individual=one.reference.number,
             number=number,
+            n_epochs=self._configuration.n_epochs,
             seed=seed,
             hyperparameters=dict(one.hyperparameters),
             device=device,
@@ -68,6 +70,11 @@ class RowTraining:
         self.weights.take_from(model, row)
         n_steps = len(steps) if spent is None else spent
         return n_steps * self._species[one.species].gradients_per_step
+
+    def take_weights(self) -> None:
+        """Load the matrix into the models."""
+        for row, model in enumerate(self._models):
+            self.weights.load_into(model, row)
 
     def score(self) -> list[float]:
         """Let the task score each row."""
@@ -93,7 +100,8 @@ class RowTraining:
 
     def _build_optimizer(self, row: int, one: Individual) -> torch.optim.Optimizer:
         parameters = [p for p in self._models[row].parameters() if p.requires_grad]
-        return self._species[one.species].build(parameters, one.hyperparameters)
+        species = self._species[one.species]
+        return species.build(parameters, of_species(species, one.hyperparameters))
 
 
 def epoch_seed(configuration: Configuration, individual: Individual, number: int) -> int:

@@ -23,6 +23,10 @@ class Training(Protocol):
         """Train every row for one epoch; returns the gradient evaluations of each."""
         ...
 
+    def take_weights(self) -> None:
+        """Go on from what somebody else has written into ``weights``."""
+        ...
+
     def score(self) -> list[float]:
         """Fitness of every row, lower is better, inf = diverged."""
         ...

@@ -10,8 +10,7 @@ from optuna.trial import Trial
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import annealed_range
 from optuna_esgd.engine.individual import Individual
-from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value
-from optuna_esgd.species.base import Species
+from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Space, Value
 from optuna_esgd.trainer.faces import OptunaSampler
 from optuna_esgd.trainer.task import shown_value
 
@@ -20,14 +19,14 @@ def show_individual(
     trial: Trial,
     individual: Individual,
     sampler: OptunaSampler,
-    species: Mapping[str, Species],
+    spaces: Mapping[str, Space],
     configuration: Configuration,
 ) -> None:
     """Write what the individual was trained with, and how it went, into its trial."""
     sampler.hand_out(trial.number, {"species": individual.species, **individual.hyperparameters})
     try:
-        _suggest(trial, "species", Choices(tuple(species)))
-        for name, range_ in species[individual.species].space.items():
+        _suggest(trial, "species", Choices(tuple(spaces)))
+        for name, range_ in spaces[individual.species].items():
             generation = individual.reference.generation
             _suggest(trial, name, annealed_range(configuration, generation, name, range_))
     finally:
