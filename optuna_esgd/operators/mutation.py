@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Landscape(Protocol):
         ...
 
 
+@runtime_checkable
 class Mutation(Protocol):
     """Moves the weights of an offspring.
 

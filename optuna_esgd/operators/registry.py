@@ -30,14 +30,20 @@ def resolve_mutation(mutation: MutationLike) -> Mutation | None:
     """Make a mutation of what users write; None stands for Gaussian noise (``"gaussian"``).
 
     Raises:
-        ConfigurationError: An unknown name, or an object that does not mutate.
+        ConfigurationError: An unknown name, or an object that does not mutate or has no words for
+            itself.
     """
     if isinstance(mutation, str):
         if mutation == "gaussian":
             return None
         if mutation in MUTATIONS:
             return MUTATIONS[mutation]()
-    elif not isinstance(mutation, type) and callable(getattr(mutation, "mutate", None)):
+    elif isinstance(mutation, Mutation) and not isinstance(mutation, type):
+        if type(mutation).__repr__ is object.__repr__:
+            raise ConfigurationError(
+                f"{type(mutation).__name__} needs a __repr__ that says what it is, the same in "
+                "every run: a study remembers it. A dataclass has one."
+            )
         return mutation
     names = ", ".join(map(repr, ("gaussian", *MUTATIONS)))
     raise ConfigurationError(

@@ -33,6 +33,14 @@ def test_refuses_what_does_not_mutate(mutation: Any) -> None:
         resolve_mutation(mutation)
 
 
+def test_refuses_a_mutation_that_no_study_could_remember() -> None:
+    class Nameless(MetropolisMutation):
+        __repr__ = object.__repr__
+
+    with pytest.raises(ConfigurationError, match="Nameless needs a __repr__"):
+        resolve_mutation(Nameless())
+
+
 @pytest.mark.parametrize("diversity", ["elastic", 0.1, ElasticCoupling])
 def test_refuses_what_is_no_diversity_operator(diversity: Any) -> None:
     with pytest.raises(ConfigurationError, match="'suppression', 'coupling'"):

@@ -16,6 +16,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError, TaskError
 from optuna_esgd.sampling import OddballSampler
+from optuna_esgd.schedules import PartitionedTraining
 from optuna_esgd.species import SGD, Species
 from optuna_esgd.store.verification import verify
 from optuna_esgd.trainer.guidance import described
@@ -275,3 +276,44 @@ def test_functions_are_described_by_name_and_fixed_arguments() -> None:
     assert described(partial(OddballSampler, alpha=2, floor=0.1)) == (
         "OddballSampler(alpha=2, floor=0.1)"
     )
+
+
+class PartitionedTask(esgd.SupervisedTask):
+    """One partition trains per generation."""
+
+    def train_epoch(self, model: Any, optimizer: Any, epoch: esgd.Epoch) -> int:
+        model.phase = epoch.generation % model.n_phases
+        return super().train_epoch(model, optimizer, epoch)
+
+
+def partitioned_model() -> PartitionedTraining:
+    partitions = [nn.Sequential(nn.Linear(6, 8), nn.Tanh()), nn.Sequential(nn.Linear(8, 8))]
+    return PartitionedTraining(partitions, [nn.Linear(8, 3), nn.Linear(8, 3)])
+
+
+def test_in_each_generation_one_partition_and_its_proxy_train() -> None:
+    task = PartitionedTask(
+        model=partitioned_model,
+        loss=nn.functional.cross_entropy,
+        train=examples("mlp", 0),
+        validation=examples("mlp", 1),
+        batch_size=8,
+    )
+    study, trainer = make_study(n_offspring=0, n_elites=4), esgd.ESGDTrainer(task)
+    weights: dict[Any, dict[str, torch.Tensor]] = {}
+    n_changed = 0
+    for generation in range(4):
+        study.optimize(trainer, n_trials=4)
+        for one in open_results(study).individuals(generation=generation):
+            assert one.trial_number is not None
+            trial = study.trials[one.trial_number]
+            model = esgd.load_individual(study, trial, partitioned_model())
+            trained = {id(parameter) for parameter in model.phase_parameters(generation % 2)}
+            weights[one.reference] = {n: p.detach() for n, p in model.named_parameters()}
+            if one.origin is None:
+                continue
+            for name, parameter in model.named_parameters():
+                changed = not torch.equal(parameter, weights[one.origin][name])
+                assert not changed or id(parameter) in trained
+                n_changed += changed
+    assert n_changed > 0
