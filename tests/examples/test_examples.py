@@ -140,3 +140,10 @@ def test_oddball_sampling_moves_the_location_and_weights_move_it_back(tmp_path: 
         for name in ("evenly", "by error")
     )
     assert by_error < evenly
+
+
+@pytest.mark.slow
+def test_a_frozen_path_speeds_up_the_next_task(tmp_path: Path) -> None:
+    text = run_drawing("pathnet_transfer.py", tmp_path)
+    scratch = number(r"mean generations: ([\d.]+) from scratch", text)
+    assert number(r"from scratch, ([\d.]+) after", text.split("mean generations")[1]) < scratch
