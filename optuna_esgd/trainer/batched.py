@@ -62,6 +62,9 @@ class BatchedTraining:
         self.restore(self._optimizers.take_failed_rows())
         return spent
 
+    def take_weights(self) -> None:
+        """Nothing to do: the model sees the matrix itself."""
+
     def score(self) -> list[float]:
         """Fitness of every row."""
         return self._score(self.weights)

@@ -108,6 +108,7 @@ def why_not_batched(
     if task.train.tensors is None or task.validation.tensors is None:
         reason = "the examples are a Dataset that is asked for each item, not tensors"
         return reason, reason
+    rows_only = task.why_row_by_row()
     plain = task.build_model().to(device)
     weights = Matrix.zeros(layout, 2, device)
     weights.take_from(plain, 0)
@@ -136,7 +137,7 @@ def why_not_batched(
             raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
         _check_agrees("criterion", values[0], expected)
 
-    return _reason(train), _reason(evaluate)
+    return rows_only or _reason(train), _reason(evaluate)
 
 
 def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:

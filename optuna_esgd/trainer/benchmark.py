@@ -12,7 +12,8 @@ from torch import nn
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
-from optuna_esgd.trainer.supervised import Criterion, Examples, SupervisedTask
+from optuna_esgd.trainer.examples import Examples
+from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import Task
 
 

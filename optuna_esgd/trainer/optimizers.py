@@ -19,6 +19,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.trainer.blame import blamed_on_the_optimizer, warn_of_failure
 from optuna_esgd.trainer.evaluations import CohortEvaluations, RowClosure, write_gradients
+from optuna_esgd.trainer.spaces import of_species
 
 Tensors = dict[str, Tensor]
 
@@ -269,7 +270,8 @@ class _RowGroup:
 
     def _build(self) -> torch.optim.Optimizer:
         return self._species.build(
-            list(self._parameters.values()), self._individual.hyperparameters
+            list(self._parameters.values()),
+            of_species(self._species, self._individual.hyperparameters),
         )
 
 

@@ -17,6 +17,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.trainer.blame import warn_of_failure
 from optuna_esgd.trainer.seeding import build_seeded, seeded
+from optuna_esgd.trainer.spaces import of_species
 from optuna_esgd.trainer.spending import Spending, counted
 from optuna_esgd.trainer.task import Epoch, Task, check_fitness
 
@@ -56,6 +57,7 @@ class RowTraining:
             generation=one.reference.generation,
             individual=one.reference.number,
             number=number,
+            n_epochs=self._configuration.n_epochs,
             seed=seed,
             hyperparameters=dict(one.hyperparameters),
             device=device,
@@ -74,6 +76,11 @@ class RowTraining:
         if reported is not None:
             spending.n_gradients = reported
         return spending
+
+    def take_weights(self) -> None:
+        """Load the matrix into the models."""
+        for row, model in enumerate(self._models):
+            self.weights.load_into(model, row)
 
     def score(self) -> list[float]:
         """Let the task score each row."""
@@ -109,7 +116,8 @@ class RowTraining:
 
     def _build_optimizer(self, row: int, one: Individual) -> torch.optim.Optimizer:
         parameters = [p for p in self._models[row].parameters() if p.requires_grad]
-        return self._species[one.species].build(parameters, one.hyperparameters)
+        species = self._species[one.species]
+        return species.build(parameters, of_species(species, one.hyperparameters))
 
 
 def epoch_seed(configuration: Configuration, individual: Individual, number: int) -> int:

@@ -25,6 +25,10 @@ class Training(Protocol):
         """Train every row for one epoch; returns what each has cost."""
         ...
 
+    def take_weights(self) -> None:
+        """Go on from what somebody else has written into ``weights``."""
+        ...
+
     def score(self) -> list[float]:
         """Fitness of every row, lower is better, inf = diverged."""
         ...

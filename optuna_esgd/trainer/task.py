@@ -14,7 +14,7 @@ import torch
 
 from optuna_esgd.errors import TaskError
 from optuna_esgd.evolution.fitness import clean_fitness
-from optuna_esgd.evolution.space import Value
+from optuna_esgd.evolution.space import Space, Value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,7 @@ class Epoch:
         generation: From 0.
         individual: Number of the individual within its generation.
         number: Epoch within the SGD step, from 0.
+        n_epochs: Epochs in the SGD step.
         seed: 63 bits that belong to this epoch of this individual alone. Derive every random
             draw (data order, dropout, augmentation) from it and runs can be repeated bit by bit.
         hyperparameters: What the individual trains with.
@@ -38,6 +39,7 @@ class Epoch:
     individual: int
     number: int
     seed: int
+    n_epochs: int = 1
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -67,6 +69,14 @@ class Task(abc.ABC):
         ...     def fitness(self, model):
         ...         return torch.nn.functional.mse_loss(model(x_validation), y_validation).item()
     """
+
+    @property
+    def space(self) -> Space:
+        """Hyperparameters of the task itself, by name, inherited like those of the species.
+
+        Override it to have them searched; ``epoch.hyperparameters`` holds an individual's values.
+        """
+        return {}
 
     @abc.abstractmethod
     def build_model(self) -> nn.Module:
