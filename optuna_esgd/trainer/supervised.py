@@ -115,7 +115,8 @@ class SupervisedTask(Task):
         """
         model.train()
         closure = SupervisedClosure(self, model, optimizer, epoch)
-        while closure.n_advances < self.train.n_batches:
+        n_batches = self.train.n_batches
+        while closure.n_advances < n_batches:
             with blamed_on_the_optimizer(closure, type(optimizer).__name__):
                 optimizer.step(closure)  # type: ignore[arg-type]
             closure.advance()
