@@ -3,7 +3,8 @@
 A network of 3 layers with 10 modules each learns to tell noisy handwritten 1 from 3; 64 paths
 through it compete in binary tournaments, and the loser becomes a mutated copy of the winner. Then
 the best path is frozen, everything else starts anew, and the population learns 1 against 2:
-compared with a network that has never seen the first task, at equal training.
+compared with a network that has never seen the first task, at equal training on the second (the
+first task's comes on top).
 """
 
 from __future__ import annotations

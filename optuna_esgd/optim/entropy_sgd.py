@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.optim.arithmetic import arithmetic, blend_, with_weight_decay
 from optuna_esgd.optim.limits import BELOW_ONE, COUNT, FLAG, NOT_NEGATIVE, SHARE, Limit
 from optuna_esgd.optim.rule import Evaluation, Part, Rule
@@ -72,6 +73,8 @@ class EntropySGD(RuleOptimizer):
         averaging: float = 0.25,
         generator: torch.Generator | None = None,
     ) -> None:
+        if nesterov and not momentum:
+            raise ConfigurationError(f"nesterov needs a momentum above 0, got {momentum!r}.")
         defaults = {
             "lr": lr,
             "momentum": momentum,

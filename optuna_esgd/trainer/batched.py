@@ -49,12 +49,13 @@ class BatchedTraining:
         """One pass of every row over the training examples, each in its own order."""
         seeds = [epoch_seed(self._configuration, one, number) for one in self._individuals]
         spent = [Spending() for _ in seeds]
+        n_batches = self._task.train.n_batches
         for party in self._optimizers.parties:
             rows = party.rows
             evaluations = CohortEvaluations(
                 self._task, self._model, self.weights.rows(rows), seeds[rows.start : rows.stop]
             )
-            while evaluations.n_advances < self._task.train.n_batches and party.is_running:
+            while evaluations.n_advances < n_batches and party.is_running:
                 party.step(evaluations)
                 evaluations.advance()
             for row in rows:

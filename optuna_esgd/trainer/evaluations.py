@@ -42,6 +42,7 @@ class CohortEvaluations:
         self.spending = Spending()
         self.has_failed = False
         self._examples = task.train
+        self._n_batches = task.train.n_batches
         self._model = model
         self._seeds = seeds
         self._keys = torch.tensor(list(seeds), device=weights.device)
@@ -78,7 +79,7 @@ class CohortEvaluations:
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """(rows, batch, ...) inputs and targets."""
-        lap, number = divmod(self.n_advances, self._examples.n_batches)
+        lap, number = divmod(self.n_advances, self._n_batches)
         device = self.weights.device
         if lap != self._lap:
             orders = torch.stack([self._examples.order(seed, lap) for seed in self._seeds])

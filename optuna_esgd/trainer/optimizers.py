@@ -200,7 +200,7 @@ class _RuleGroup:
     def step(self, evaluations: CohortEvaluations | _Share) -> None:
         for part, places in zip(self._parts, self._places, strict=True):
             part.work.clear()
-            if isinstance(evaluations, CohortEvaluations):
+            if self._rule.draws and isinstance(evaluations, CohortEvaluations):
                 part.draws = Draws(evaluations.key, places)
         run_step(self._rule, self._parts, evaluations)
 

@@ -144,13 +144,13 @@ class SupervisedTask(Task):
         batches = self._training_batches(model, epoch)
         model.train()
         closure = SupervisedClosure(batches, model, optimizer, epoch, self.autocast)
-        n_scheduled = 0
-        with scheduled(self.schedule, optimizer, epoch, len(batches)) as advance:
-            while closure.n_advances < len(batches):
+        n_batches, n_scheduled = len(batches), 0
+        with scheduled(self.schedule, optimizer, epoch, n_batches) as advance:
+            while closure.n_advances < n_batches:
                 with blamed_on_the_optimizer(closure, type(optimizer).__name__):
                     optimizer.step(closure)  # type: ignore[arg-type]
                 closure.advance()
-                for _ in range(n_scheduled, min(closure.n_advances, len(batches))):
+                for _ in range(n_scheduled, min(closure.n_advances, n_batches)):
                     advance()
                 n_scheduled = closure.n_advances
 

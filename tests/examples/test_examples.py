@@ -148,3 +148,20 @@ def test_a_frozen_path_speeds_up_the_next_task(tmp_path: Path) -> None:
     text = run_drawing("pathnet_transfer.py", tmp_path)
     scratch = number(r"mean generations: ([\d.]+) from scratch", text)
     assert number(r"from scratch, ([\d.]+) after", text.split("mean generations")[1]) < scratch
+
+
+@pytest.mark.slow
+def test_mutations_that_do_no_harm_are_gradient_descent(tmp_path: Path) -> None:
+    text = run_drawing("mutation_is_descent.py", tmp_path)
+    assert number(r"mean loss: ([\d.]+)%", text) < 5
+    assert number(r"([\d.]+) by descent", text) < number(r"loss: ([\d.]+) at first", text) / 2
+
+
+@pytest.mark.slow
+def test_entropy_sgd_finds_the_wide_valley(tmp_path: Path) -> None:
+    text = run_drawing("wide_valley.py", tmp_path)
+    assert number(r"valley: ([\d.]+) with SGD", text) < 0.1
+    assert number(r"SGD, ([\d.]+) with Entropy-SGD", text) > 0.9
+    errors = [float(found) for found in re.findall(r"test error ([\d.]+)%", text)]
+    assert len(errors) == 2
+    assert max(errors) < 12

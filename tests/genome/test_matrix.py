@@ -240,3 +240,15 @@ def test_rows_of_any_type_are_copied(dtype: str) -> None:
     matrix.copy_rows(matrix, [2], [0])
     matrix.restore(before, torch.tensor([False, True, False]))
     assert_same_bits(matrix.read_row(0)["odd"], before.read_row(2)["odd"])
+
+
+def test_rows_side_by_side_are_a_view() -> None:
+    matrix = filled_matrix(Mixed, 4)
+    middle = matrix.rows(range(1, 3))
+    assert (middle.n_rows, middle.layout) == (2, matrix.layout)
+    for name, view in middle.parameters().items():
+        assert_same_bits(view, matrix.parameters()[name][1:3])
+    for block in middle.trainable():
+        block.fill_(7)
+    assert all(block[1:3].eq(7).all() for block in matrix.trainable())
+    assert not any(block[[0, 3]].eq(7).all() for block in matrix.trainable())

@@ -113,6 +113,8 @@ def test_wants_a_closure_and_a_generator_that_is_one() -> None:
     x = parameter(1.0)
     with pytest.raises(ValueError, match="EntropySGD evaluates the loss itself: write a closure"):
         EntropySGD([x]).step()
+    with pytest.raises(ValueError, match=r"nesterov needs a momentum above 0, got 0\.0"):
+        EntropySGD([x], nesterov=True)
     with pytest.raises(ValueError, match=r"generator must be a torch\.Generator or None, got 3"):
         EntropySGD([x], generator=3)  # type: ignore[arg-type]
 

@@ -139,6 +139,36 @@ def test_all_species_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(t.state == optuna.trial.TrialState.COMPLETE for t in batched[0].trials)
 
 
+class TwoPrecisions(torch.nn.Module):
+    """Weights in two blocks of the matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(6, 8).double()
+        self.scale = torch.nn.Parameter(torch.ones(8))
+        self.last = torch.nn.Linear(8, 3).double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(inputs)) * self.scale.double())
+
+
+def test_weights_of_two_precisions_step_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws and decisions are one for all weights of a row, wherever they lie."""
+    results = []
+    for is_batched in (True, False):
+        task = make_double_task("mlp")
+        task.model = TwoPrecisions
+        study = make_study(4)
+        species = [ConditionedMutation(), EntropySGD(langevin_steps=2, noise=0.1)]
+        with monkeypatch.context() as patch:
+            if not is_batched:
+                patch.setattr(workshop, "why_not_batched", lambda *_: ("told so", "told so"))
+            study.optimize(esgd.ESGDTrainer(task, species=species), n_trials=4)
+        results.append([trial.value for trial in study.trials])
+        assert any(t.value < t.user_attrs["value_at_birth"] for t in study.trials)
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
 def test_by_name_and_by_class() -> None:
     trainer = esgd.ESGDTrainer(
         make_task(),
