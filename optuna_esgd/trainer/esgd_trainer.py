@@ -114,13 +114,7 @@ class ESGDTrainer:
         self._mutation = resolve_mutation(mutation)
         check_can_ask(self._mutation, task)
         self._diversity = resolve_diversity(diversity)
-        choices = {"mutation": self._mutation, "diversity": self._diversity}
-        self._described = {
-            **{f"species {name!r}": repr(one) for name, one in self.species.items()},
-            **{f"task's {name!r}": repr(range_) for name, range_ in task.space.items()},
-            **{name: repr(choice) for name, choice in choices.items() if choice is not None},
-            **task.describe(),
-        }
+        self._described = self._describe()
         self._anchor = _as_state(anchor)
         self._cohort_size = cohort_size
         self._device = _usable_device(device)
@@ -205,6 +199,16 @@ class ESGDTrainer:
         else:  # what may change between two openings may have changed, e.g. n_generations
             _, loops[key].configuration = self._open_population(study, self._cohort_size)
         return loops[key]
+
+    def _describe(self) -> dict[str, str]:
+        """What a study remembers of this trainer, in words."""
+        choices = {"mutation": self._mutation, "diversity": self._diversity}
+        return {
+            **{f"species {name!r}": repr(one) for name, one in self.species.items()},
+            **{f"task's {name!r}": repr(range_) for name, range_ in self.task.space.items()},
+            **{name: repr(choice) for name, choice in choices.items() if choice is not None},
+            **self.task.describe(),
+        }
 
     def _open_population(
         self, study: optuna.Study, cohort_size: int | None
