@@ -35,10 +35,11 @@ export function showNumbers(place, numbers, trialAddress) {
 
 export function showIndividuals(place, told, individuals, trialAddress, weightsAddress) {
   const { n_stored: nStored, rows } = individuals;
-  told.textContent =
+  const who =
     nStored > rows.length
       ? `The ${rows.length} best of ${nStored} individuals whose weights are stored.`
       : "Everyone whose weights are stored, best first.";
+  told.textContent = `${who} Offspring that have not trained yet have no trial.`;
   const focused = place.contains(document.activeElement) ? document.activeElement.href : null;
   place.replaceChildren(
     ...rows.map((one) => {
