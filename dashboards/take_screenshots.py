@@ -59,9 +59,11 @@ def take(browser: Browser, root: str, folder: Path, width: str, theme: str) -> N
     height = page.evaluate("document.documentElement.scrollHeight")
     for part in range(n_parts):
         top = part * PART_PIXELS
-        clip = {"x": 0, "y": top, "width": pixels, "height": min(PART_PIXELS, height - top)}
-        path = folder / f"live-{width}-{theme}-{part + 1}.png"
-        page.screenshot(path=path, full_page=True, clip=clip)
+        page.screenshot(
+            path=folder / f"live-{width}-{theme}-{part + 1}.png",
+            full_page=True,
+            clip={"x": 0, "y": top, "width": pixels, "height": min(PART_PIXELS, height - top)},
+        )
     page.goto(f"{root}/dashboard/studies/1")
     page.get_by_text(f"{STUDY} (id=1)").wait_for()
     page.locator(".scatterlayer .point").first.wait_for()

@@ -141,6 +141,14 @@ def test_published_weights_can_be_downloaded(trained_url: str, tmp_path: Path) -
     assert all((tensor == best[name]).all() for name, tensor in load_file(path).items())
 
 
+def test_artifacts_once_there_are_tables_for_them(url: str) -> None:
+    make_study(storage=esgd.create_storage(url))
+    application = serve_directly(url)
+    assert not ask(application, "/api/meta").json()["artifact_is_available"]
+    train(url, n_trials=1)
+    assert ask(application, "/api/meta").json()["artifact_is_available"]
+
+
 def test_weights_in_another_database(tmp_path: Path, url: str) -> None:
     store = f"sqlite:///{tmp_path}/weights.db"
     study = make_study(storage=esgd.create_storage(url))
