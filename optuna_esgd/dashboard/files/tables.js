@@ -87,7 +87,7 @@ function trialLink(number, trialAddress, text) {
 
 function describe(hyperparameters) {
   return Object.entries(hyperparameters)
-    .map(([name, value]) => `${name} ${typeof value === "number" ? short(value, 4) : value}`)
+    .map(([name, value]) => `${name} ${typeof value === "number" ? short(value, 4) : (value ?? "None")}`)
     .join(", ");
 }
 
