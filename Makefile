@@ -15,6 +15,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 help:
 	@echo "make demo    train a population on handwritten digits ($(DEMO))"
 	@echo "make test    style, types, layers, then every test"
+	@echo "make screenshots  the pictures in dashboards/README.md; needs chromium"
 	@echo "make build   wheel and source distribution, in dist/"
 	@echo "make clean   remove what the others left, except $(VENV)"
 	@echo "Variables: PYTHON VENV DEMO WORKERS PYTEST_ARGS"
@@ -28,7 +29,12 @@ test: $(VENV)/.installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+		|| echo "There is no chromium: the dashboards are not tested in a browser"
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+
+screenshots: $(VENV)/.installed-tests
+	$(BIN)/python dashboards/take_screenshots.py
 
 build: $(VENV)/.installed-tests
 	$(BIN)/python -m build --no-isolation
@@ -64,4 +70,4 @@ $(BIN)/python:
 	}
 	@$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 
-.PHONY: help demo test build clean
+.PHONY: help demo test screenshots build clean

@@ -17,9 +17,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from spirals import N_WORKERS, STUDY, train
 
 FOLDER = Path(__file__).parent
-# Name of a width -> pixels.
-WIDTHS = {"wide": 1280, "narrow": 400}
+# Name of a width -> pixels, and how many parts of the long page are shown.
+WIDTHS = {"wide": (1280, 2), "narrow": (400, 1)}
 THEMES = ("light", "dark")
+PART_PIXELS = 2150
+SETTLING_MILLISECONDS = 2000  # for the plots further down
 
 
 def main() -> None:
@@ -44,8 +46,9 @@ def main() -> None:
 
 def take(browser: Browser, root: str, folder: Path, width: str, theme: str) -> None:
     """Take both dashboards' pictures in one width and theme."""
+    pixels, n_parts = WIDTHS[width]
     context = browser.new_context(
-        viewport={"width": WIDTHS[width], "height": 800},
+        viewport={"width": pixels, "height": 800},
         color_scheme="dark" if theme == "dark" else "light",
         reduced_motion="reduce",
     )
@@ -53,10 +56,19 @@ def take(browser: Browser, root: str, folder: Path, width: str, theme: str) -> N
     page.goto(f"{root}/esgd/{STUDY}")
     page.wait_for_selector("body[data-shown]")
     draw_everything(page)
-    page.screenshot(path=folder / f"live-{width}-{theme}.png", full_page=True)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for part in range(n_parts):
+        top = part * PART_PIXELS
+        page.screenshot(
+            path=folder / f"live-{width}-{theme}-{part + 1}.png",
+            full_page=True,
+            clip={"x": 0, "y": top, "width": pixels, "height": min(PART_PIXELS, height - top)},
+        )
     page.goto(f"{root}/dashboard/studies/1")
-    page.wait_for_selector(".js-plotly-plot .main-svg")
+    page.get_by_text(f"{STUDY} (id=1)").wait_for()
+    page.locator(".scatterlayer .point").first.wait_for()
     page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(SETTLING_MILLISECONDS)
     page.screenshot(path=folder / f"optuna-dashboard-{width}-{theme}.png")
     context.close()
 

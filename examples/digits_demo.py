@@ -66,7 +66,7 @@ def main() -> None:
     )
     tell_story(evolved)
     console.print(
-        f"\nOpen the dashboard:  [bold].venv/bin/optuna-dashboard {url}[/]\n"
+        f"\nOpen the dashboard:  [bold].venv/bin/optuna-esgd dashboard {url}[/]\n"
         f"Check every digest, lineage and the guarantee:  "
         f"[bold].venv/bin/optuna-esgd verify {url} --study digits[/]",
         soft_wrap=True,

@@ -61,7 +61,7 @@ class Dispatcher:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        first = environ["PATH_INFO"].lstrip("/").partition("/")[0]
+        first = environ["PATH_INFO"].removeprefix("/").partition("/")[0]
         application = self._pages if first in FOLDERS else self._others
         return application(environ, start_response)
 
@@ -85,6 +85,7 @@ class OptunaDashboard:
         self._storage: optuna.storages.RDBStorage | None = None
         self._known: set[tuple[int, str, str | None]] = set()
         self._application: WSGIApplication | None = None
+        self._artifacts: SqlArtifactStore | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -98,10 +99,11 @@ class OptunaDashboard:
         with self._lock:
             storage = self._studies.storage()
             found = {(one.id, one.name, one.population) for one in self._studies.list()}
-            is_stale = storage is not self._storage or not self._is_growth(found)
-            if self._application is None or is_stale:
-                self._application = self._make(storage)
-            self._storage, self._known = storage, found
+            is_other = storage is not self._storage or not self._is_growth(found)
+            artifacts = self._find_artifacts() if self._artifacts is None else self._artifacts
+            if self._application is None or is_other or artifacts is not self._artifacts:
+                self._application = self._make(storage, artifacts)
+            self._storage, self._known, self._artifacts = storage, found, artifacts
             return self._application
 
     def _is_growth(self, found: set[tuple[int, str, str | None]]) -> bool:
@@ -111,17 +113,20 @@ class OptunaDashboard:
             for one in self._known
         )
 
-    def _make(self, storage: optuna.storages.RDBStorage) -> WSGIApplication:
-        import optuna_dashboard  # noqa: PLC0415  (optional)
-
-        application: WSGIApplication = optuna_dashboard.wsgi(
-            optuna.storages.get_storage(storage), artifact_store=self._artifacts()
-        )
-        return application
-
-    def _artifacts(self) -> SqlArtifactStore | None:
-        """The artifact store, where there are tables for one."""
+    def _find_artifacts(self) -> SqlArtifactStore | None:
+        """The artifact store, once there are tables for one."""
         database = open_database(self._artifacts_url, create=False)
         if schema.read_version(database) != schema.HEAD:
             return None
         return SqlArtifactStore(self._artifacts_url)
+
+    @staticmethod
+    def _make(
+        storage: optuna.storages.RDBStorage, artifacts: SqlArtifactStore | None
+    ) -> WSGIApplication:
+        import optuna_dashboard  # noqa: PLC0415  (optional)
+
+        application: WSGIApplication = optuna_dashboard.wsgi(
+            optuna.storages.get_storage(storage), artifact_store=artifacts
+        )
+        return application

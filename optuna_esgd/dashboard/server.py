@@ -13,6 +13,7 @@ from optuna_esgd.errors import ConfigurationError
 
 _VARIABLE = "OPTUNA_ESGD_TOKEN"
 _THREADS = 8
+_MOST_BODY_BYTES = 2**27  # as much as optuna-dashboard takes
 
 
 def _print(text: str) -> None:
@@ -57,7 +58,11 @@ def serve(
     with listen(host, port) as listening:
         # Made to face slow and broken clients; each request has a thread.
         server = waitress.create_server(
-            application, sockets=[listening], threads=_THREADS, ident=None
+            application,
+            sockets=[listening],
+            threads=_THREADS,
+            max_request_body_size=_MOST_BODY_BYTES,
+            ident=None,
         )
         port = listening.getsockname()[1]
         announce(describe_places(host, port, token, is_writable=is_writable))

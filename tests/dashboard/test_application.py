@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -34,6 +36,20 @@ def test_every_database_is_served(database_url: str) -> None:
     weights = ask(application, f"/esgd-api/weights?study=s&individual={individual}")
     assert weights.status == 200
     assert ask(application, "/esgd-api/state?study=%00").status == 404
+
+
+def test_readers_and_writers_at_a_time(database_url: str) -> None:
+    train(database_url, n_trials=1)
+    application = serve_directly(database_url)
+    (listed,) = ask(application, "/api/studies").json()["study_summaries"]
+    addresses = [f"/api/studies/{listed['study_id']}", "/esgd-api/state?study=s", "/esgd/"]
+    with ThreadPoolExecutor(4) as threads:
+        training = threads.submit(train, database_url, n_trials=11)
+        seen = []
+        while not training.done():
+            seen += [answer.status for answer in threads.map(partial(ask, application), addresses)]
+        training.result()
+    assert set(seen) == {200}
 
 
 def test_optuna_dashboard_owns_the_root(trained_url: str) -> None:
@@ -139,6 +155,14 @@ def test_published_weights_can_be_downloaded(trained_url: str, tmp_path: Path) -
     path.write_bytes(answer.body)
     best = esgd.load_best(study, make_task().build_model()).state_dict()
     assert all((tensor == best[name]).all() for name, tensor in load_file(path).items())
+
+
+def test_artifacts_once_there_are_tables_for_them(url: str) -> None:
+    make_study(storage=esgd.create_storage(url))
+    application = serve_directly(url)
+    assert not ask(application, "/api/meta").json()["artifact_is_available"]
+    train(url, n_trials=1)
+    assert ask(application, "/api/meta").json()["artifact_is_available"]
 
 
 def test_weights_in_another_database(tmp_path: Path, url: str) -> None:

@@ -111,6 +111,7 @@ def test_a_change_is_seen(
     application: WSGIApplication, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("optuna_esgd.dashboard.states._SHORTEST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("optuna_esgd.dashboard.states._PAUSE_PER_WORK", 0)
     before = state_of(application)
     study.optimize(esgd.ESGDTrainer(make_task()), n_trials=4)
     after = state_of(application, **{"If-None-Match": before.header("ETag")})

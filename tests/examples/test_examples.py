@@ -82,7 +82,7 @@ def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) ->
     left = int(number(r"digits: (\d+) of 128", text))
     assert left == 128 - n_before
     assert "Genealogy" in text
-    assert "optuna-dashboard" in text
+    assert "optuna-esgd dashboard" in text
     again = run("digits_demo.py", "--folder", str(tmp_path))
     assert "digits: 0 of 128" in again
 

@@ -17,6 +17,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "optuna_esgd").rglob("*.py"))
 TEXT = {"", ".cfg", ".html", ".ini", ".json", ".mako", ".md", ".py", ".sql", ".toml", ".txt"} | {
+    ".css",
+    ".js",
+    ".svg",
     ".yaml",
     ".yml",
 }

@@ -204,7 +204,7 @@ function themed(layout) {
         plot_bgcolor: "rgba(0,0,0,0)",
         font: { color: colour("--text"), family: style.fontFamily, size: 12 },
         xaxis: axis,
-        yaxis: axis,
+        yaxis: { ...axis, automargin: true, title: { standoff: 6 } },
         legend: { bgcolor: "rgba(0,0,0,0)" },
         hoverlabel: {
           bgcolor: colour("--card"),

@@ -35,10 +35,11 @@ export function showNumbers(place, numbers, trialAddress) {
 
 export function showIndividuals(place, told, individuals, trialAddress, weightsAddress) {
   const { n_stored: nStored, rows } = individuals;
-  told.textContent =
+  const who =
     nStored > rows.length
       ? `The ${rows.length} best of ${nStored} individuals whose weights are stored.`
       : "Everyone whose weights are stored, best first.";
+  told.textContent = `${who} Offspring that have not trained yet have no trial.`;
   const focused = place.contains(document.activeElement) ? document.activeElement.href : null;
   place.replaceChildren(
     ...rows.map((one) => {
@@ -86,7 +87,7 @@ function trialLink(number, trialAddress, text) {
 
 function describe(hyperparameters) {
   return Object.entries(hyperparameters)
-    .map(([name, value]) => `${name} ${typeof value === "number" ? short(value, 4) : value}`)
+    .map(([name, value]) => `${name} ${typeof value === "number" ? short(value, 4) : (value ?? "None")}`)
     .join(", ");
 }
 
