@@ -73,7 +73,7 @@ class Request:
         if self.cpus_each is not None and self.cpus_each < 1:
             raise ConfigurationError(f"A worker needs at least 1 core, got {self.cpus_each}.")
         gpus = self.gpus_each
-        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
             raise ConfigurationError(
                 "GPUs per worker must be a part of one, such as 0.5, or a whole number, "
                 f"got {gpus:g}."

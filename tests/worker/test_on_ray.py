@@ -17,6 +17,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from optuna_esgd.cli import main
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.opening import find_population
 from optuna_esgd.store.storages import load_study
@@ -47,6 +48,7 @@ def project(tmp_path: Path) -> Path:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Three nodes of one, one and two cores and GPUs (Ray believes in them); small ones."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is kept in the home folder
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     from ray.cluster_utils import Cluster
@@ -170,7 +172,7 @@ def test_stopped_and_robbed_of_a_node_the_run_makes_the_same_bits(
     gate.touch()
     status, text = run.end()
     assert status == 0, text
-    assert "each with 1 cores and 1 GPUs" in text
+    assert "cores of each: 1, GPUs: 1" in text
 
     study = load_study(url, "s")
     assert verify(population) + verify_trials(study, population) == []
@@ -183,3 +185,42 @@ def test_stopped_and_robbed_of_a_node_the_run_makes_the_same_bits(
     assert rows(url) == rows(alone)
     logs = Path(cluster.head_node.get_session_dir_path()).rglob("*.*")
     assert not [log for log in logs if log.is_file() and PASSWORD.encode() in log.read_bytes()]
+
+
+def command(*options: str) -> int:
+    return main(
+        ["run", "train.py:trainer", "--storage", "sqlite:///x.db", "--study", "s", *options]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ray"], "pip install 'optuna_esgd[ray]'"),
+        (["--ray", "head:6379"], "pip install 'optuna_esgd[ray]'"),
+        (["--ray", "--workers", "0"], "at least 1 worker, got 0"),
+        (["--ray", "--gpus-per-worker", "1.5"], "a whole number, got 1.5"),
+        (["--gpus-per-worker", "0.5"], "need --ray"),
+        (["--cpus-per-worker", "2"], "need --ray"),
+    ],
+)
+def test_wrong_use_is_told_in_words(
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    assert command(*options) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_an_address_where_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
+    assert command("--ray", "127.0.0.1:1") == 2
+    assert "Nobody answers at 127.0.0.1:1" in capsys.readouterr().err
