@@ -73,7 +73,8 @@ def run_on_ray(
         ):
             while crew.is_at_work() and len(signals) < 2:
                 progress.update()
-                if signals:
+                if signals and not crew.is_stopping:
+                    console.log("The workers end their epoch and save it; or ask once more.")
                     crew.stop()
     return INTERRUPTED if signals else 0
 

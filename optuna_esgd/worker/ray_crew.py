@@ -76,6 +76,9 @@ class Crew(contextlib.AbstractContextManager["Crew"]):
         share: How many, and what each of them needs.
         workplace: As it is on the nodes.
         checkpoint_seconds: See ``work``.
+
+    Attributes:
+        is_stopping: Whether they have been asked to stop.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Crew(contextlib.AbstractContextManager["Crew"]):
         ]
         self._at_work = {one.work.remote(): one for one in self._actors}
         self._answers: dict[Any, Any] = {}
-        self._is_stopping = False
+        self.is_stopping = False
         self._answers_due = math.inf
 
     def is_at_work(self) -> bool:
@@ -120,9 +123,9 @@ class Crew(contextlib.AbstractContextManager["Crew"]):
 
     def stop(self) -> None:
         """Ask all of them, once, to save their work and end."""
-        if self._is_stopping:
+        if self.is_stopping:
             return
-        self._is_stopping = True
+        self.is_stopping = True
         self._answers_due = time.monotonic() + _ANSWER_SECONDS
         self._answers = {
             call: one.stop.options(max_task_retries=0).remote()

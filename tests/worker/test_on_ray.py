@@ -156,6 +156,7 @@ def test_stopped_and_robbed_of_a_node_the_run_makes_the_same_bits(
     assert status == 130, text
     assert len(waiting(project)) == 1
     assert "there is room for 1 now" in text
+    assert "end their epoch" in text
     assert "working_dir_files" in text  # the folder has travelled
     population = population_of(url)
     assert all(slot.state != "claimed" and slot.n_failures == 0 for slot in population.slots())
@@ -183,8 +184,10 @@ def test_stopped_and_robbed_of_a_node_the_run_makes_the_same_bits(
     alone = make_database("sqlite")
     train_alone(project, alone, monkeypatch)
     assert rows(url) == rows(alone)
-    logs = Path(cluster.head_node.get_session_dir_path()).rglob("*.*")
-    assert not [log for log in logs if log.is_file() and PASSWORD.encode() in log.read_bytes()]
+    session = Path(cluster.head_node.get_session_dir_path())
+    logs = {log: log.read_bytes() for log in session.rglob("*") if log.is_file()}
+    assert any(b"loaded from" in text for text in logs.values())
+    assert not [log for log, text in logs.items() if PASSWORD.encode() in text]
 
 
 def command(*options: str) -> int:
