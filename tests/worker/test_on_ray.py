@@ -51,14 +51,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is kept in the home folder
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    from ray.cluster_utils import Cluster
-
     # Sockets lie in there, whose paths must be short.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    from ray.cluster_utils import Cluster
+
     small = {"object_store_memory": 2**27, "include_dashboard": False}
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 2, "num_gpus": 2, "temp_dir": folder, **small},
+        head_node_args={"num_cpus": 2, "num_gpus": 2, **small},
+        # Else it takes over SIGTERM, and its reaper may send one to all tests.
+        shutdown_at_exit=False,
     )
     for _ in range(2):
         cluster.add_node(num_cpus=1, num_gpus=1, **small)
