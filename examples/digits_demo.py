@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import torch
-from digits_data import build_model, error_rate, load_examples
+from digits_data import build_mlp, error_rate, load_examples
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +43,7 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     train, validation, test = load_examples()
     task = esgd.SupervisedTask(
-        model=build_model,
+        model=build_mlp,
         loss=nn.functional.cross_entropy,
         train=train,
         validation=validation,
@@ -59,8 +59,8 @@ def main() -> None:
         task,
         test,
         {
-            "ESGD": esgd.load_best(evolved, build_model()),
-            "same population, no evolution": esgd.load_best(apart, build_model()),
+            "ESGD": esgd.load_best(evolved, build_mlp()),
+            "same population, no evolution": esgd.load_best(apart, build_mlp()),
             "one model, tuned by random search": searched,
         },
     )
@@ -127,7 +127,7 @@ def run_random_search(task: esgd.SupervisedTask, seed: int) -> nn.Module:
     def objective(trial: optuna.Trial) -> float:
         species = trial.suggest_categorical("species", ["SGD", "Adam"])
         torch.manual_seed(seed * 1000 + trial.number)
-        model = build_model()
+        model = build_mlp()
         optimizer: torch.optim.Optimizer
         if species == "SGD":
             optimizer = torch.optim.SGD(

@@ -1,22 +1,48 @@
 """The same network, trained as a population by ESGD. Compare with digits_plain.py."""
 
+import sys
+from functools import partial
+
 import optuna
-from digits_data import build_model, error_rate, load_examples
+import torch
+from digits_data import BATCH_SIZE, VARIANTS, error_rate, load_examples
 from torch import nn
 
 import optuna_esgd as esgd
 
-train, validation, test = load_examples()
-cross_entropy = nn.functional.cross_entropy
-task = esgd.SupervisedTask(
-    model=build_model, loss=cross_entropy, train=train, validation=validation, batch_size=32
-)
 
-study = optuna.create_study(sampler=esgd.ESGDSampler(population_size=16, n_epochs=4, seed=0))
-study.optimize(esgd.ESGDTrainer(task), n_trials=16 * 8)  # 8 generations of 4 epochs each
-model = esgd.load_best(study, build_model())
+def build(name: str = "mlp", seed: int = 0) -> esgd.Benchmark:
+    variant = VARIANTS[name]
+    train, validation, test = load_examples(seed, label_noise=variant.label_noise)
+    loss = nn.functional.cross_entropy
+    task = esgd.SupervisedTask(
+        model=variant.build_model,
+        loss=loss,
+        train=train,
+        validation=validation,
+        batch_size=BATCH_SIZE,
+    )
+    return esgd.Benchmark(
+        task=task,
+        test=esgd.HeldOut(task, test, {"loss": loss, "error": error_rate}),
+        recipe=esgd.Recipe(optimizer=torch.optim.SGD, settings=variant.settings),
+    )
 
-for name, examples in {"validation": validation, "test": test}.items():
-    loss = task.score(model, examples, cross_entropy)
-    error = task.score(model, examples, error_rate)
-    print(f"{name}: loss {loss:.4f}, error {error:.2%}")
+
+mlp, noisy_mlp, cnn, noisy_cnn = (partial(build, name) for name in VARIANTS)
+trainer = mlp().trainer()
+
+
+def main(name: str = "mlp", *, n_generations: int = 6) -> dict[str, float]:
+    benchmark = build(name)
+    sampler = esgd.ESGDSampler(benchmark.population_size, n_epochs=benchmark.n_epochs, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(benchmark.trainer(), n_trials=benchmark.population_size * n_generations)
+    model = esgd.load_best(study, benchmark.task.build_model())
+    scores = {"validation loss": benchmark.task.fitness(model.eval())}
+    return scores | {f"test {name}": value for name, value in benchmark.test(model).items()}
+
+
+if __name__ == "__main__":
+    for what, value in main(*sys.argv[1:]).items():
+        print(f"{what} {value:.4f}")

@@ -14,9 +14,12 @@ __version__ = "0.1.0"
 
 # Public name -> the module it lives in; loaded when first asked for.
 _HOMES = {
+    "Benchmark": "optuna_esgd.trainer.benchmark",
     "ESGDSampler": "optuna_esgd.sampler",
     "ESGDTrainer": "optuna_esgd.trainer.esgd_trainer",
     "Epoch": "optuna_esgd.trainer.task",
+    "HeldOut": "optuna_esgd.trainer.benchmark",
+    "Recipe": "optuna_esgd.trainer.benchmark",
     "SupervisedTask": "optuna_esgd.trainer.supervised",
     "Task": "optuna_esgd.trainer.task",
     "ancestry": "optuna_esgd.trainer.lineage",
@@ -33,9 +36,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "Benchmark",
     "ESGDSampler",
     "ESGDTrainer",
     "Epoch",
+    "HeldOut",
+    "Recipe",
     "SupervisedTask",
     "Task",
     "__version__",
@@ -55,6 +61,9 @@ __all__ = [
 if TYPE_CHECKING:
     from optuna_esgd.sampler import ESGDSampler as ESGDSampler
     from optuna_esgd.store import create_storage as create_storage
+    from optuna_esgd.trainer.benchmark import Benchmark as Benchmark
+    from optuna_esgd.trainer.benchmark import HeldOut as HeldOut
+    from optuna_esgd.trainer.benchmark import Recipe as Recipe
     from optuna_esgd.trainer.esgd_trainer import ESGDTrainer as ESGDTrainer
     from optuna_esgd.trainer.lineage import ancestry as ancestry
     from optuna_esgd.trainer.lineage import certificate as certificate

@@ -19,6 +19,10 @@ class TaskError(EsgdError, TypeError):
     """The user's task returned something that training cannot go on with."""
 
 
+class OptimizerError(EsgdError, RuntimeError):
+    """An optimizer raised in its step; the individual it trained goes on from its best weights."""
+
+
 class StorageError(EsgdError, RuntimeError):
     """The database is unreachable, of another schema version, or of an unknown kind."""
 
@@ -33,3 +37,7 @@ class WeightsNotFoundError(EsgdError, LookupError):
 
 class WorkerError(EsgdError, RuntimeError):
     """Workers keep dying; carries the last lines of what they said."""
+
+
+class MissingExtraError(EsgdError, ImportError):
+    """An optional part of the package is asked for and not installed; says what to install."""

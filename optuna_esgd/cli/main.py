@@ -54,6 +54,33 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--store", help="database URL of the weights, if it is another one")
     prune.set_defaults(run=_prune)
 
+    dashboard = commands.add_parser(
+        "dashboard", help="serve optuna-dashboard, and a live page of the population"
+    )
+    dashboard.add_argument("url", help="database URL of the studies")
+    dashboard.add_argument("--store", help="database URL of the weights, if it is another one")
+    dashboard.add_argument("--host", default="127.0.0.1", help="address to bind to (%(default)s)")
+    dashboard.add_argument(
+        "--port", type=int, default=8080, help="port to listen on (%(default)s); 0: a free one"
+    )
+    dashboard.add_argument(
+        "--write", action="store_true", help="let optuna-dashboard rename, delete and edit studies"
+    )
+    dashboard.add_argument(
+        "--token",
+        action="store_true",
+        help="ask visitors for a token: the one in the environment variable OPTUNA_ESGD_TOKEN, "
+        "or a new one; needed beyond 127.0.0.1",
+    )
+    dashboard.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name under which the server is reached, e.g. behind a proxy",
+    )
+    dashboard.set_defaults(run=_dashboard)
+
     storage = commands.add_parser("storage", help="the database schema")
     actions = storage.add_subparsers(required=True, metavar="ACTION")
     upgrade = actions.add_parser("upgrade", help="migrate our tables to this version")
@@ -110,6 +137,21 @@ def _prune(parsed: argparse.Namespace) -> int:
 
     n_deleted = prune(open_storage(parsed.url), parsed.store)
     print(f"Deleted {n_deleted} populations whose studies are gone.")
+    return 0
+
+
+def _dashboard(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.dashboard import serve  # noqa: PLC0415  (Plotly only when needed)
+
+    serve(
+        parsed.url,
+        store=parsed.store,
+        host=parsed.host,
+        port=parsed.port,
+        is_writable=parsed.write,
+        asks_token=parsed.token,
+        allowed_hosts=parsed.allow_host,
+    )
     return 0
 
 

@@ -21,6 +21,7 @@ def add_worker_commands(commands: Any) -> None:
     """Add the commands that train, and the one that watches."""
     worker = commands.add_parser("worker", help="train as one of any number of workers")
     _add_workplace(worker)
+    worker.add_argument("--quiet", action="store_true", help="say nothing but warnings")
     worker.set_defaults(run=_worker)
 
     run = commands.add_parser(
@@ -130,7 +131,8 @@ def _checkpoint_seconds(parsed: argparse.Namespace) -> float:
 def _worker(parsed: argparse.Namespace) -> int:
     from optuna_esgd.worker.work import work_until_stopped  # noqa: PLC0415
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    level = logging.WARNING if parsed.quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s")
     return work_until_stopped(_workplace(parsed), checkpoint_seconds=_checkpoint_seconds(parsed))
 
 

@@ -23,6 +23,8 @@ ExploreName = Literal["perturb", "resample", "sampler"]
 # What may differ between two openings of one study: they change how long a run goes on or how it
 # is worked off, never what an individual is.
 _FREE_FIELDS = frozenset({"n_generations", "max_tries", "lease_seconds"})
+# Settings that older studies do not name, with what those were made with.
+_ADDED_FIELDS: Mapping[str, Any] = {"asynchronous": False}
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {
@@ -67,6 +69,8 @@ class Configuration:
         learning_rate_decay: Factor per generation on both bounds of the range of ``lr``.
         cohort_size: Individuals that train together; a fixed partition of the population, so
             that no number depends on which worker trained whom.
+        asynchronous: Whether each cohort goes on by itself, without waiting for the others at
+            the end of a generation. The guarantee holds; determinism is given up.
         maximize: Direction of the study. Inside, fitness is minimised.
         max_tries: Failures of user code after which a slot keeps its birth weights.
         lease_seconds: How long a claim lives without being renewed.
@@ -90,6 +94,7 @@ class Configuration:
     inherit_optimizer_state: bool
     learning_rate_decay: float
     cohort_size: int
+    asynchronous: bool
     maximize: bool
     max_tries: int
     lease_seconds: float
@@ -142,7 +147,7 @@ class Configuration:
         Raises:
             ConfigurationError: Names every field that differs, with both values.
         """
-        theirs, mine = _by_name(stored), _by_name(self.to_json())
+        theirs, mine = _by_name({**_ADDED_FIELDS, **stored}), _by_name(self.to_json())
         differing = [name for name in {**mine, **theirs} if theirs.get(name) != mine.get(name)]
         if differing:
             details = "; ".join(
@@ -178,6 +183,7 @@ class Settings:
     resample_probability: float = 0.1
     inherit_optimizer_state: bool | None = None
     learning_rate_decay: float | None = None
+    asynchronous: bool = False
     max_tries: int = 3
     lease_seconds: float = 60.0
 
@@ -193,7 +199,7 @@ class Settings:
 
         Args:
             seed: Used where the settings name none (the study's stored seed, or a fresh one).
-            cohort_size: None for the whole population.
+            cohort_size: None for the whole population, or one by one if asynchronous.
             maximize: Direction of the study.
             described: See ``Configuration``; None for nothing.
 
@@ -219,7 +225,7 @@ class Settings:
         }
         return Configuration(
             **{"n_generations": None, **defaults, **given},
-            cohort_size=mu if cohort_size is None else cohort_size,
+            cohort_size=(1 if self.asynchronous else mu) if cohort_size is None else cohort_size,
             maximize=maximize,
             described=dict(described or {}),
         )

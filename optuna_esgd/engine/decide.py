@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from optuna_esgd.engine import asynchronous
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration
-from optuna_esgd.engine.individual import Facts
+from optuna_esgd.engine.individual import Facts, Plan
 from optuna_esgd.engine.planning import plan_founders, plan_offspring, plan_survivors
 from optuna_esgd.engine.ports import Explore
 
@@ -14,7 +15,8 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
 
     One generation (Cui et al. 2018, Algorithm 1) is an SGD step (round 0), then
     ``n_evolution_rounds`` rounds of offspring; each round is a plan whose slots are worked off
-    before the next round is planned from their results.
+    before the next round is planned from their results. Asynchronously, every place does so by
+    itself (``engine.asynchronous``).
 
     Args:
         facts: What is committed.
@@ -26,14 +28,22 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
     """
     if facts.generation < 0:
         return Commit(plan_founders(configuration, explore))
+    if configuration.asynchronous:
+        return asynchronous.decide(facts, configuration, explore)
     claimable = tuple(slot for slot in facts.slots if slot.is_claimable)
     if claimable:
         return Train(claimable) if facts.round == 0 else Evaluate(claimable)
     if any(slot.state != "finished" for slot in facts.slots):
         return Wait()
+    plan = _plan_next(facts, configuration, explore)
+    return Stop() if plan is None else Commit(plan)
+
+
+def _plan_next(facts: Facts, configuration: Configuration, explore: Explore) -> Plan | None:
+    """What comes after a finished round; None after the last generation's last."""
     if configuration.n_offspring and facts.round < configuration.n_evolution_rounds:
-        return Commit(plan_offspring(facts, configuration))
+        return plan_offspring(facts, configuration)
     n_generations = configuration.n_generations
     if n_generations is not None and facts.generation + 1 >= n_generations:
-        return Stop()
-    return Commit(plan_survivors(facts, configuration, explore))
+        return None
+    return plan_survivors(facts, configuration, explore)

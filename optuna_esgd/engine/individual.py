@@ -51,7 +51,8 @@ class Individual:
         trial_number: The Optuna trial that shows it, once there is one.
         n_back_offs: How often training returned to an earlier point.
         n_epochs: Epochs trained.
-        n_gradients: Gradient evaluations spent (mini-batches, times the species' cost).
+        n_gradients: Gradient evaluations spent, each on one mini-batch.
+        n_forwards: Evaluations of the loss alone, each on one mini-batch.
         n_evaluations: Fitness evaluations spent.
         worker: Who worked on it.
     """
@@ -72,6 +73,7 @@ class Individual:
     n_back_offs: int = 0
     n_epochs: int = 0
     n_gradients: int = 0
+    n_forwards: int = 0
     n_evaluations: int = 0
     worker: str = ""
 
@@ -126,15 +128,18 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One round, laid out: who is in it, and in which slots they are worked off.
+    """One round, or one cohort of it, laid out: who is in it, and in which slots.
 
     Attributes:
         generation: Which generation, from 0.
         round: 0 for the SGD step, v >= 1 for the v-th evolution round.
-        individuals: Everyone in the round, by number.
+        individuals: Everyone who is planned, by number.
         cohorts: Numbers of the individuals in each slot.
         certificate: For round 0 of generation k >= 1, the mean fitness of the r best of the
-            survivors of generation k - 1, r = 1 .. m (Cui et al. 2018, Theorem 1).
+            survivors of generation k - 1, r = 1 .. m (Cui et al. 2018, Theorem 1). The first
+            plan of a round brings it; asynchronously it is of those who were alive then, and
+            empty as long as a founder was not finished.
+        first_cohort: Which cohort ``cohorts`` begins with; 0 where the whole round is planned.
     """
 
     generation: int
@@ -142,17 +147,36 @@ class Plan:
     individuals: tuple[Individual, ...]
     cohorts: tuple[tuple[int, ...], ...]
     certificate: tuple[float, ...] = ()
+    first_cohort: int = 0
+
+    @property
+    def slot_keys(self) -> tuple[SlotKey, ...]:
+        """The slots it lays out, in the order of ``cohorts``."""
+        n_before = self.first_cohort
+        return tuple(
+            SlotKey(self.generation, self.round, n_before + at) for at in range(len(self.cohorts))
+        )
+
+    @property
+    def trained_parents(self) -> set[Reference]:
+        """Whose stored weights somebody in it starts from, or is bred from."""
+        return {parent for one in self.individuals for parent in one.parents if parent.round == 0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is committed: the latest generation, all of its rounds so far, and the open slots.
 
+    Asynchronously every place of the population is in a generation of its own; see
+    ``engine.places``.
+
     Attributes:
         generation: The latest planned generation; -1 before the first plan.
         round: Its latest planned round.
         individuals: Everyone in that generation, all rounds, ordered by (round, number).
-        slots: The slots of the latest round, by cohort.
+            Asynchronously everyone that some place still needs, ordered by reference.
+        slots: The slots of the latest round, by cohort. Asynchronously the latest slot of each
+            cohort.
     """
 
     generation: int = -1
@@ -182,7 +206,7 @@ class Span(NamedTuple):
     worker: str
     claimed_at: float
     finished_at: float | None
-    lease_until: float | None
+    lease_until: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

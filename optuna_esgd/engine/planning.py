@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from optuna_esgd.engine.configuration import Configuration, cohorts
@@ -26,27 +26,35 @@ def plan_founders(configuration: Configuration, explore: Explore) -> Plan:
 
 def plan_offspring(facts: Facts, configuration: Configuration) -> Plan:
     """Lay out the next evolution round: λ offspring of parents drawn from the current pool."""
-    generation, round_ = facts.generation, facts.round + 1
     pool = current_pool(facts, configuration)
+    numbers = range(configuration.n_offspring)
+    references = [Reference(facts.generation, facts.round + 1, number) for number in numbers]
+    return Plan(
+        generation=facts.generation,
+        round=facts.round + 1,
+        individuals=breed_offspring(references, pool, configuration),
+        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(references))),
+    )
+
+
+def breed_offspring(
+    references: Iterable[Reference], pool: Sequence[Individual], configuration: Configuration
+) -> tuple[Individual, ...]:
+    """Offspring of parents drawn from a pool by roulette wheel, each by its own stream."""
     weights = roulette_weights([one.fitness_or_inf for one in pool], configuration.roulette)
     offspring = []
-    for number in range(configuration.n_offspring):
-        rng = stream(configuration.seed, generation, round_, number, "parents")
+    for reference in references:
+        rng = stream(configuration.seed, *reference, "parents")
         drawn = draw_parents(weights, n_parents=configuration.n_parents, rng=rng)
         offspring.append(
             Individual(
-                reference=Reference(generation, round_, number),
+                reference=reference,
                 birth="recombination",
                 parents=tuple(pool[index].reference for index in drawn),
-                mutation_scale=mutation_scale(configuration.mutation_scale, generation),
+                mutation_scale=mutation_scale(configuration.mutation_scale, reference.generation),
             )
         )
-    return Plan(
-        generation=generation,
-        round=round_,
-        individuals=tuple(offspring),
-        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(offspring))),
-    )
+    return tuple(offspring)
 
 
 def plan_survivors(facts: Facts, configuration: Configuration, explore: Explore) -> Plan:
@@ -56,7 +64,7 @@ def plan_survivors(facts: Facts, configuration: Configuration, explore: Explore)
     # Without an evolution round nobody was selected: everyone goes on as an elite.
     elites = configuration.n_elites if facts.round else configuration.population_size
     births = [
-        _birth(survivor, Reference(generation, 0, number), is_elite=number < elites)
+        birth_of(survivor, Reference(generation, 0, number), is_elite=number < elites)
         for number, survivor in enumerate(pool)
     ]
     parents = {one.reference: one for one in facts.individuals}
@@ -84,7 +92,7 @@ def current_pool(facts: Facts, configuration: Configuration) -> list[Individual]
     return pool
 
 
-def _birth(survivor: Individual, reference: Reference, *, is_elite: bool) -> Individual:
+def birth_of(survivor: Individual, reference: Reference, *, is_elite: bool) -> Individual:
     """Turn a survivor into a birth of the next generation."""
     is_offspring = survivor.reference.round > 0
     birth: Birth = "recombination" if is_offspring else "elite" if is_elite else "survivor"
@@ -104,7 +112,22 @@ def _sgd_step(
     parents: dict[Reference, Individual],
     explore: Explore,
 ) -> Plan:
-    """Equip the births with species and hyperparameters and partition them into cohorts."""
+    """Equip the births and partition them into cohorts."""
+    return Plan(
+        generation=generation,
+        round=0,
+        individuals=equip(births, parents, configuration, explore),
+        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(births))),
+    )
+
+
+def equip(
+    births: Sequence[Individual],
+    parents: Mapping[Reference, Individual],
+    configuration: Configuration,
+    explore: Explore,
+) -> tuple[Individual, ...]:
+    """Give births their species and hyperparameters, and say whether momentum is inherited."""
     equipped = []
     for birth, (species, hyperparameters) in zip(births, explore(births, parents), strict=True):
         source = trained_ancestor(birth, parents)
@@ -119,12 +142,7 @@ def _sgd_step(
                 and species == source.species,
             )
         )
-    return Plan(
-        generation=generation,
-        round=0,
-        individuals=tuple(equipped),
-        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(equipped))),
-    )
+    return tuple(equipped)
 
 
 def trained_ancestor(

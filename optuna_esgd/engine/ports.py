@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action
@@ -22,20 +23,31 @@ from optuna_esgd.evolution.space import Value
 
 
 class Explore(Protocol):
-    """Gives the individuals of one generation their species and hyperparameters."""
+    """Gives new individuals their species and hyperparameters."""
 
     def __call__(
         self, births: Sequence[Individual], parents: Mapping[Reference, Individual]
     ) -> list[tuple[str, Mapping[str, Value]]]:
-        """Choose for all births of a generation at once.
+        """Choose for all births of a plan at once.
 
         Args:
-            births: The individuals to equip, in order.
-            parents: Every finished individual of the generation before, by reference; offspring
-                among them carry no species, their parents do.
+            births: The individuals to equip, in order, all of one generation.
+            parents: Everyone they may descend from, by reference; offspring among them carry no
+                species, their parents do.
 
         Returns:
             (species, hyperparameters) per birth; ("", {}) where the objective will choose.
+        """
+        ...
+
+
+class Listener(Protocol):
+    """Hears of changes that others make to a population."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when something has changed since listening began, or after so long.
+
+        May return early; where a store cannot tell, it takes the whole time.
         """
         ...
 
@@ -59,11 +71,23 @@ class Population(Protocol):
         ...
 
     def facts(self) -> Facts:
-        """Read the latest generation and the slots of its latest round, in one snapshot."""
+        """Read the latest generation and the slots of its latest round, in one snapshot.
+
+        If ``configuration`` says asynchronous: every place's own, see ``engine.places``.
+        """
+        ...
+
+    def listening(self) -> AbstractContextManager[Listener]:
+        """Hear of every change from the beginning of the block on: of plans, and of slots."""
         ...
 
     def commit_plan(self, plan: Plan) -> bool:
-        """Store a plan with its individuals and free slots; False if another was first."""
+        """Store a plan with its individuals and free slots.
+
+        Returns:
+            False, and nothing is stored, if one of the slots exists (another was first), or if
+            the weights of a parent from round 0 were collected since the facts were read.
+        """
         ...
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -183,6 +207,10 @@ class Population(Protocol):
         """Read what became of everybody, without weights, in one snapshot."""
         ...
 
+    def finish_order(self) -> tuple[SlotKey, ...]:
+        """The finished slots, in the order they finished by the store's clock; equals by key."""
+        ...
+
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
         """Keep an individual's weights for good, or no longer."""
         ...
@@ -191,7 +219,8 @@ class Population(Protocol):
         """Delete what nothing needs any more; returns the payload bytes freed.
 
         Needed are the weights of the latest two generations, of the best individual so far, and
-        of pinned ones; optimizer states of the latest two generations; artifacts.
+        of pinned ones; optimizer states of the latest two generations; artifacts. In place of
+        the latest two generations: if asynchronous, everyone in the facts.
         """
         ...
 

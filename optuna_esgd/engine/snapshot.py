@@ -36,7 +36,8 @@ class Outcome:
         hyperparameters: Where the objective chose them, else None: the plan's stand.
         n_back_offs: How often training returned to an earlier point.
         n_epochs: Epochs trained.
-        n_gradients: Gradient evaluations spent.
+        n_gradients: Gradient evaluations spent, each on one mini-batch.
+        n_forwards: Evaluations of the loss alone, each on one mini-batch.
         n_evaluations: Fitness evaluations spent.
     """
 
@@ -50,4 +51,5 @@ class Outcome:
     n_back_offs: int = 0
     n_epochs: int = 0
     n_gradients: int = 0
+    n_forwards: int = 0
     n_evaluations: int = 0

@@ -210,6 +210,11 @@ class Matrix:
             target.copy_(origin)
         return self
 
+    def rows(self, rows: range) -> Matrix:
+        """Rows that lie side by side, as a matrix that shares memory with this one."""
+        blocks = {key: block[rows.start : rows.stop] for key, block in self.blocks.items()}
+        return Matrix(self.layout, blocks)
+
     def clone(self) -> Matrix:
         """A copy with memory of its own."""
         return Matrix.zeros(self.layout, self.n_rows, self.device).copy_(self)

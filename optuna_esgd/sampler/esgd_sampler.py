@@ -118,6 +118,10 @@ class ESGDSampler(BaseSampler):
             stays the same; as the preset says if None.
         learning_rate_decay: Factor per generation on both bounds of learning rates' range; as the
             preset says if None.
+        asynchronous: Whether each individual goes on as soon as it has finished, without waiting
+            for the rest of its generation. Then workers of unequal speed all stay busy, and the
+            guarantee holds; but what comes out depends on how fast they are, not on the seed
+            alone. Concerns training only.
         max_tries: Failures of user code after which an individual keeps its birth weights.
         lease_seconds: How long a silent worker keeps an individual from the others.
 
@@ -150,6 +154,7 @@ class ESGDSampler(BaseSampler):
         resample_probability: float = 0.1,
         inherit_optimizer_state: bool | None = None,
         learning_rate_decay: float | None = None,
+        asynchronous: bool = False,
         max_tries: int = 3,
         lease_seconds: float = 60.0,
     ) -> None:
@@ -173,6 +178,7 @@ class ESGDSampler(BaseSampler):
             resample_probability=resample_probability,
             inherit_optimizer_state=inherit_optimizer_state,
             learning_rate_decay=learning_rate_decay,
+            asynchronous=asynchronous,
             max_tries=max_tries,
             lease_seconds=lease_seconds,
         )

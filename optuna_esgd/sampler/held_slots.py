@@ -271,6 +271,7 @@ def _held(claim: Claim, loop: GenerationLoop) -> HeldSlot:
         for one in population.individuals(generation=generation)
         if one.reference.round == 0 and one.reference.number == number
     )
-    before = population.individuals(generation=generation - 1) if generation else ()
+    parent = individual.first_parent
+    before = () if parent is None else population.individuals(generation=parent.generation)
     ancestor = trained_ancestor(individual, {one.reference: one for one in before})
     return HeldSlot(population, loop.configuration, claim, individual, ancestor, lease)

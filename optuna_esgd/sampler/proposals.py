@@ -58,13 +58,14 @@ class ExploreSampler:
         del parents
         if not births:
             return []
-        generation = births[0].reference.generation
-        study = self._open_study(generation)
+        generation, _, number = births[0].reference
+        study = self._open_study(generation, number)
         return [self._propose(study.ask(), generation) for _ in births]
 
-    def _open_study(self, generation: int) -> optuna.Study:
+    def _open_study(self, generation: int, number: int) -> optuna.Study:
+        """A study for one plan, whose first birth has this number."""
         sampler = copy.deepcopy(self.sampler)
-        seed = derive_seed(self.configuration.seed, generation, "explore")
+        seed = derive_seed(self.configuration.seed, generation, number, "explore")
         study = open_study_in_memory(sampler, seed)
         # A genetic algorithm asks which generation a trial was of: with all in the first one, the
         # best of all are the parents.

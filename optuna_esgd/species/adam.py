@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 from optuna_esgd.evolution.space import FloatRange
+from optuna_esgd.optim.arithmetic import arithmetic, blend_, with_weight_decay
+from optuna_esgd.optim.batched import BatchedUpdate
+from optuna_esgd.optim.rule import State
 from optuna_esgd.species.base import Setting, Species
-from optuna_esgd.species.batched import (
-    BatchedUpdate,
-    State,
-    arithmetic,
-    blend_,
-    with_weight_decay,
-)
 
 
 class Adam(Species):

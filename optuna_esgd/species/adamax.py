@@ -8,15 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from optuna_esgd.optim.arithmetic import arithmetic, blend_, with_weight_decay
+from optuna_esgd.optim.batched import BatchedUpdate
+from optuna_esgd.optim.rule import State
 from optuna_esgd.species.adam import Adam
 from optuna_esgd.species.base import Setting, Species
-from optuna_esgd.species.batched import (
-    BatchedUpdate,
-    State,
-    arithmetic,
-    blend_,
-    with_weight_decay,
-)
 
 
 class Adamax(Species):

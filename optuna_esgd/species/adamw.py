@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from optuna_esgd.evolution.space import FloatRange
+from optuna_esgd.optim.batched import BatchedUpdate
 from optuna_esgd.species.adam import Adam, adam_update
 from optuna_esgd.species.base import Setting, Species
-from optuna_esgd.species.batched import BatchedUpdate
 
 
 class AdamW(Species):

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from optuna_esgd.optim.batched import BatchedUpdate
 from optuna_esgd.species.adam import Adam, adam_update
 from optuna_esgd.species.base import Setting, Species
-from optuna_esgd.species.batched import BatchedUpdate
 
 
 class AMSGrad(Species):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value
-from optuna_esgd.species.batched import BatchedUpdate
+from optuna_esgd.optim.rule import Rule
+from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 
 Setting: TypeAlias = Range | Value | tuple[Any, ...] | list[Any]
 Parameters: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -26,6 +27,12 @@ _PACKED = {
 
 # Arguments of torch.optim that change how fast a step is computed, not what it computes.
 _SPEED_ONLY = frozenset({"foreach", "fused", "capturable"})
+
+# What is no hyperparameter: a population's random draws come from the individual's own counters.
+_NOT_SEARCHED = frozenset({"generator"})
+
+# Optimizers that refuse bad values themselves, and may be shown the ends of ranges beforehand.
+_CHECKED_MODULES = ("torch.optim", "optuna_esgd.optim")
 
 
 class Species:
@@ -42,11 +49,12 @@ class Species:
     by the names of their parts, ``beta1`` and ``beta2``.
 
     Args:
-        optimizer_class: Called as ``optimizer_class(parameters, **hyperparameters)``. name: What
-        it is called in the database and by Optuna; the class's name if None. Once a study
-            has begun the name must not change.
+        optimizer_class: Called as ``optimizer_class(parameters, **hyperparameters)``.
+        name: What it is called in the database and by Optuna; the class's name if None. Once a
+            study has begun the name must not change.
         gradients_per_step: Gradient evaluations that one step costs, for comparisons at equal
-        cost. **hyperparameters: What the optimizer takes.
+            cost. Those of an optimizer that is given a closure are counted, not taken from here.
+        **hyperparameters: What the optimizer takes.
 
     Raises:
         ConfigurationError: Not an optimizer, an argument it does not take, or a value it refuses.
@@ -55,7 +63,8 @@ class Species:
         name: See above.
         space: The searched hyperparameters and their ranges.
         fixed: The fixed ones and their values.
-        gradients_per_step: See above.
+        gradients_per_step: See above; what the rule says where there is one.
+        forwards_per_step: Evaluations of the loss alone that one step costs.
         needs_closure: Whether a step evaluates the loss itself, as LBFGS does.
         batched: The rule that updates many individuals at once; None where there is none, or where
             a setting is beyond it.
@@ -86,7 +95,7 @@ class Species:
         self.optimizer_class = optimizer_class
         self.name = optimizer_class.__name__ if name is None else name
         self.gradients_per_step = gradients_per_step
-        self.needs_closure = _needs_closure(optimizer_class)
+        self.forwards_per_step = 0
         self._arguments = _Arguments(self.name, optimizer_class)
         self.space: dict[str, Range] = {}
         self.fixed: dict[str, Any] = {}
@@ -94,6 +103,13 @@ class Species:
             self._set(key, setting)
         self._check_values()
         self.batched = self._find_batched()
+        if self.batched is None:
+            self.needs_closure = _needs_closure(optimizer_class)
+        else:
+            self.needs_closure = not self.batched.takes_ready_gradients
+            n_evaluations = self.batched.n_evaluations
+            self.gradients_per_step = n_evaluations * self.batched.uses_gradients
+            self.forwards_per_step = n_evaluations - self.gradients_per_step
 
     def __repr__(self) -> str:
         settings = {**self.space, **self.fixed}
@@ -145,16 +161,15 @@ class Species:
             for name in self.batched.optional
             if name not in self.space and known.get(name) == 0
         }
+        rows = [self.batched.numbers({**known, **row}) for row in hyperparameters]
         return {
             name: torch.tensor(
-                [[float({**known, **row}[name])] for row in hyperparameters],
-                dtype=dtype,
-                device=parameters.device,
+                [[row[name]] for row in rows], dtype=dtype, device=parameters.device
             )
             for name in sorted(self.batched.hyperparameters - left_out)
         }
 
-    def batched_update(self) -> BatchedUpdate | None:
+    def batched_update(self) -> Rule | None:
         """The rule for many individuals at once; stock species that have one override this."""
         return None
 
@@ -202,15 +217,15 @@ class Species:
         return FloatRange(*setting, scale=scale)
 
     def _check_values(self) -> None:
-        """Show torch's own optimizers the ends of the ranges now, not in the first trial."""
-        if not self.optimizer_class.__module__.startswith("torch.optim"):
+        """Show optimizers that check them the ends of the ranges now, not in the first trial."""
+        if not self.optimizer_class.__module__.startswith(_CHECKED_MODULES):
             return
         for end in (0, -1):
-            values = {name: _ends(range_)[end] for name, range_ in self.space.items()}
+            values = {name: ends(range_)[end] for name, range_ in self.space.items()}
             # Two dimensions, because Muon takes nothing else.
             self.build([torch.zeros(1, 1, requires_grad=True)], values)
 
-    def _find_batched(self) -> BatchedUpdate | None:
+    def _find_batched(self) -> Rule | None:
         """The batched rule, unless a setting is none that it knows."""
         update = self.batched_update()
         if update is None:
@@ -220,7 +235,8 @@ class Species:
                 return None
         for name, value in self.fixed.items():
             if name in update.hyperparameters:
-                if not isinstance(value, bool | int | float):
+                has_fallback = value is None and name in update.fallbacks
+                if not (has_fallback or isinstance(value, bool | int | float)):
                     return None
             elif (
                 name not in update.variants | _SPEED_ONLY
@@ -236,7 +252,11 @@ class _Arguments:
     def __init__(self, species_name: str, optimizer_class: type[torch.optim.Optimizer]) -> None:
         self._species_name = species_name
         signature = inspect.signature(optimizer_class)
-        self._arguments = dict(list(signature.parameters.items())[1:])
+        self._arguments = {
+            name: argument
+            for name, argument in list(signature.parameters.items())[1:]
+            if name not in _NOT_SEARCHED
+        }
         kinds = {argument.kind for argument in self._arguments.values()}
         self._takes_anything = inspect.Parameter.VAR_KEYWORD in kinds
         self.packed = {name: _PACKED[name] for name in _PACKED if name in self._arguments}
@@ -282,16 +302,19 @@ class _Arguments:
 
 
 def _needs_closure(optimizer_class: type[torch.optim.Optimizer]) -> bool:
+    if issubclass(optimizer_class, RuleOptimizer):  # most of their rules do
+        return True
     closure = inspect.signature(optimizer_class.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
-def _ends(range_: Range) -> Sequence[Value]:
+def ends(range_: Range) -> Sequence[Value]:
+    """The ends of a range, or all choices."""
     return range_.values if isinstance(range_, Choices) else (range_.low, range_.high)
 
 
 def _is_numeric(range_: Range) -> bool:
-    return all(isinstance(value, bool | int | float) for value in _ends(range_))
+    return all(isinstance(value, bool | int | float) for value in ends(range_))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -16,7 +16,13 @@ from optuna_esgd.species.adamax import Adamax
 from optuna_esgd.species.adamw import AdamW
 from optuna_esgd.species.amsgrad import AMSGrad
 from optuna_esgd.species.base import Species
+from optuna_esgd.species.conditioned_mutation import ConditionedMutation
+from optuna_esgd.species.cycle_stabilized_sgd import CycleStabilizedSGD
+from optuna_esgd.species.entropy_sgd import EntropySGD
+from optuna_esgd.species.extrapolated_sgd import ExtrapolatedSGD
 from optuna_esgd.species.nadam import NAdam
+from optuna_esgd.species.nonlinear_cg import NonlinearCG
+from optuna_esgd.species.power_gradient import PowerAMSGrad, PowerGradientSGD
 from optuna_esgd.species.radam import RAdam
 from optuna_esgd.species.rmsprop import RMSprop
 from optuna_esgd.species.rprop import Rprop
@@ -24,7 +30,26 @@ from optuna_esgd.species.sgd import SGD
 
 SpeciesLike: TypeAlias = Species | str | type[Species] | type[torch.optim.Optimizer]
 
-_STOCK = (SGD, Adam, AdamW, AMSGrad, NAdam, RAdam, Adamax, RMSprop, Adagrad, Adadelta, Rprop)
+_STOCK = (
+    SGD,
+    Adam,
+    AdamW,
+    AMSGrad,
+    NAdam,
+    RAdam,
+    Adamax,
+    RMSprop,
+    Adagrad,
+    Adadelta,
+    Rprop,
+    EntropySGD,
+    ConditionedMutation,
+    PowerGradientSGD,
+    PowerAMSGrad,
+    ExtrapolatedSGD,
+    CycleStabilizedSGD,
+    NonlinearCG,
+)
 
 DEFAULT_SPECIES: tuple[SpeciesLike, ...] = (SGD, Adam)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from optuna_esgd.errors import ConfigurationError, StorageError
+from optuna_esgd.errors import ConfigurationError, CorruptionError, StorageError
 from optuna_esgd.store import schema, weights
 from optuna_esgd.store.chunks import (
     CHUNK_BYTES,
     Chunk,
     Link,
     Listing,
+    are_cut_right,
     check_chunk,
     digest_of,
     list_chunks,
@@ -60,10 +61,13 @@ class SqlArtifactStore:
 
         Raises:
             ArtifactNotFound: There is none of this name.
+            CorruptionError: What is listed of it does not fit together.
         """
         links = read(self._database, _links, artifact_id)
         if links is None:
             raise ArtifactNotFound(f"There is no artifact {artifact_id!r} in {self._database}.")
+        if not are_cut_right(links):
+            raise CorruptionError(f"The sizes stored for artifact {artifact_id!r} are impossible.")
         reader = io.BufferedReader(_Reader(self._database, artifact_id, links), CHUNK_BYTES)
         return cast("BinaryIO", reader)
 
@@ -175,7 +179,9 @@ def _read_exactly(content: BinaryIO, n_bytes: int) -> bytes:
 
 def _links(connection: sa.Connection, artifact_id: str) -> tuple[Link, ...] | None:
     digest = connection.scalar(_digest_of(artifact_id))
-    return None if digest is None else weights.read_listing(connection, digest).links
+    if digest is None:
+        return None
+    return weights.read_listing(connection, digest, f"artifact {artifact_id!r}").links
 
 
 def _payload(connection: sa.Connection, link: Link) -> bytes | memoryview | None:

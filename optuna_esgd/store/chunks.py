@@ -7,7 +7,7 @@ name. xxh3-128 finds damage, it does not keep out forgers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import xxhash
@@ -15,6 +15,7 @@ import xxhash
 from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.errors import ConfigurationError, CorruptionError
 
+MOST_MANIFEST_BYTES = 2**24  # more than a hundred thousand tensors
 CHUNK_BYTES = 2**20  # measured: best or equal everywhere; 16 MiB breaks MariaDB's packet limit
 
 
@@ -68,8 +69,14 @@ def pack(snapshot: Snapshot) -> PackedSnapshot:
     """Cut a snapshot into chunks.
 
     Raises:
-        ConfigurationError: Manifest and payload do not belong together.
+        ConfigurationError: Manifest and payload do not belong together, or the manifest is larger
+            than anybody would read.
     """
+    if len(snapshot.manifest) > MOST_MANIFEST_BYTES:
+        raise ConfigurationError(
+            f"A snapshot's manifest can have {MOST_MANIFEST_BYTES} bytes, got "
+            f"{len(snapshot.manifest)}: too many tensors, or names too long."
+        )
     payload = memoryview(snapshot.payload).cast("B")
     expected = payload_size(snapshot.manifest)
     if expected != len(payload):
@@ -112,7 +119,7 @@ def payload_size(manifest: bytes) -> int:
             entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
         ]
         return max((int(end) for end in ends), default=0)
-    except (AttributeError, KeyError, IndexError, RecursionError, TypeError, ValueError):
+    except (ArithmeticError, LookupError, RecursionError, AttributeError, TypeError, ValueError):
         return -1
 
 
@@ -133,12 +140,18 @@ def check_listing(owner: str, listing: Listing) -> None:
             f"{listing.digest}; other individuals are not affected."
         )
     described, linked = payload_size(listing.manifest), sum(link.n_bytes for link in links)
-    is_cut_right = all(0 < link.n_bytes <= CHUNK_BYTES for link in links)
-    if not described == listing.n_bytes == linked or not is_cut_right:
+    if not described == listing.n_bytes == linked or not are_cut_right(links):
         raise CorruptionError(
             f"The sizes stored for {owner} contradict each other: its manifest says {described} "
             f"bytes, its snapshot {listing.n_bytes}, its {len(links)} chunks {linked}."
         )
+
+
+def are_cut_right(links: Sequence[Link]) -> bool:
+    """Whether all chunks but the last are full, and the last one is not empty."""
+    return all(link.n_bytes == CHUNK_BYTES for link in links[:-1]) and all(
+        0 < link.n_bytes <= CHUNK_BYTES for link in links[-1:]
+    )
 
 
 def check_chunk(
@@ -151,7 +164,10 @@ def check_chunk(
     """
     name = f"Chunk {link.chunk} (number {position}) of {owner}"
     if payload is None:
-        raise CorruptionError(f"{name} is missing; other individuals are not affected.")
+        raise CorruptionError(
+            f"{name} is missing, or larger than a chunk can be; other individuals are not "
+            "affected."
+        )
     view = memoryview(payload).cast("B")
     found = digest_of(view)
     if len(view) != link.n_bytes or found != link.chunk:

@@ -33,6 +33,17 @@ def claim(
     return _read(connection, study_uuid, key) if is_mine else None
 
 
+def is_claimed_by(
+    connection: sa.Connection, study_uuid: str, made: Slot | None, *, worker: str
+) -> bool:
+    """Whether a claim stands whose commit may have failed, or only its answer got lost."""
+    if made is None:
+        return False
+    mine = _is_held(study_uuid, Claim(slot=made, attempt=made.attempt, worker=worker))
+    found = connection.scalar(sa.select(slot.c.attempt).where(mine, slot.c.worker == worker))
+    return found is not None
+
+
 def renew(
     connection: sa.Connection, study_uuid: str, held: Claim, *, lease_seconds: float
 ) -> bool:

@@ -6,28 +6,42 @@ chunks refuse to let go of what has just been used; the transaction that loses i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
 from optuna_esgd.store.rows import has_key, individual_of
-from optuna_esgd.store.tables import artifact, checkpoint, chunk, individual, link, plan, snapshot
+from optuna_esgd.store.tables import artifact, checkpoint, chunk, individual, link, snapshot
 from optuna_esgd.store.transactions import read, write
 from optuna_esgd.store.weights import batches
 
-_KEPT_GENERATIONS = 2
 _TRANSACTION_ROWS = 64
 GRACE_SECONDS = 3600.0
 
 
-def collect(database: Database, study_uuid: str, *, grace_seconds: float = GRACE_SECONDS) -> int:
+# Which individuals of a population may be let go of, as a condition on their rows.
+IsOld: TypeAlias = Callable[[sa.Connection, str], sa.ColumnElement[bool]]
+
+
+def collect(
+    database: Database, study_uuid: str, is_old: IsOld, *, grace_seconds: float = GRACE_SECONDS
+) -> int:
     """Let go of what a population no longer needs, and delete what nobody refers to.
+
+    Args:
+        database: Where.
+        study_uuid: Which population.
+        is_old: Its rule; the best individual and pinned ones keep their weights all the same.
+        grace_seconds: See ``sweep``.
 
     Returns:
         Payload bytes freed.
     """
-    write(database, _let_go, study_uuid)
+    write(database, _let_go, study_uuid, is_old)
     return sweep(database, grace_seconds=grace_seconds)
 
 
@@ -84,16 +98,8 @@ def stored_bytes(connection: sa.Connection, study_uuid: str) -> int:
     return int(total or 0)
 
 
-def _let_go(connection: sa.Connection, study_uuid: str) -> None:
-    latest = connection.scalar(
-        sa.select(sa.func.max(plan.c.generation)).where(plan.c.study_uuid == study_uuid)
-    )
-    if latest is None:
-        return
-    is_old = sa.and_(
-        individual.c.study_uuid == study_uuid,
-        individual.c.generation <= latest - _KEPT_GENERATIONS,
-    )
+def _let_go(connection: sa.Connection, study_uuid: str, is_old_of: IsOld) -> None:
+    is_old = sa.and_(individual.c.study_uuid == study_uuid, is_old_of(connection, study_uuid))
     connection.execute(
         sa.update(individual)
         .where(is_old, individual.c.optimizer_state.is_not(None))

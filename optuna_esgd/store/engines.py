@@ -19,6 +19,10 @@ DatabaseKind = Literal["sqlite", "postgresql", "mysql"]
 
 SQLITE_PAGE_BYTES = 65536
 _SQLITE_TIMEOUT_SECONDS = 60.0
+# A worker that stops in the middle of a transaction, or whose machine goes dark, must not keep the
+# others from its rows for ever: the server ends the transaction.
+_IDLE_TRANSACTION_SECONDS = 60
+_IDLE_SECONDS = 600
 # Option of a connection that is going to write; see ``_begin_sqlite``.
 WRITES = "esgd_writes"
 
@@ -290,14 +294,36 @@ def _server_engine(url: sa.URL, connect_args: Mapping[str, Any]) -> sa.Engine:
         url,
         connect_args=arguments,
         isolation_level="READ COMMITTED",
-        pool_size=2,
-        max_overflow=62,
+        pool_size=1,  # a second one for the moments in which a lease is renewed
+        max_overflow=63,
         pool_pre_ping=True,
         hide_parameters=True,
     )
+    limit_idle_transactions(engine)
     if _kind(url) == "mysql":
         sa.event.listen(engine, "connect", _set_mysql_mode)
     return engine
+
+
+def limit_idle_transactions(engine: sa.Engine) -> None:
+    """Have a server end transactions, of connections made from now on, in which nothing happens.
+
+    MySQL has no such limit; there, connections end that have been idle for ten minutes.
+    """
+    limits = (
+        f"SET SESSION idle_in_transaction_session_timeout = '{_IDLE_TRANSACTION_SECONDS}s'"
+        if _kind(engine.url) == "postgresql"
+        else f"SET SESSION wait_timeout = {_IDLE_SECONDS} "
+        f"/*M!100301, idle_transaction_timeout = {_IDLE_TRANSACTION_SECONDS} */"
+    )
+
+    def set_limits(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(limits)
+        cursor.close()
+        connection.commit()
+
+    sa.event.listen(engine, "connect", set_limits)
 
 
 def _set_mysql_mode(connection: Any, _record: object) -> None:

@@ -6,7 +6,8 @@ import math
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from optuna_esgd.engine.individual import (
     SlotState,
     Span,
 )
+from optuna_esgd.engine.places import facts_by_place
+from optuna_esgd.engine.ports import Listener
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
 from optuna_esgd.store.outcomes import (
@@ -56,11 +59,15 @@ class MemoryPopulation:
     ) -> None:
         self._uuid = uuids.uuid4().hex if uuid is None else uuid
         self._configuration = dict(configuration)
+        self._is_asynchronous = bool(configuration.get("asynchronous"))
         self._clock = clock
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._n_changes = 0
         self._layout: str | None = None
         self._plans: dict[tuple[int, int], Plan] = {}
         self._slots: dict[SlotKey, _HeldSlot] = {}
+        self._finished: list[SlotKey] = []
         self._individuals: dict[Reference, Individual] = {}
         self._generations: dict[int, list[Reference]] = {}
         self._trials: dict[int, Reference] = {}
@@ -88,6 +95,8 @@ class MemoryPopulation:
         with self._lock:
             if not self._plans:
                 return Facts()
+            if self._is_asynchronous:
+                return facts_by_place(self._latest_slots(), self._find)
             generation, round_ = max(self._plans)
             slots = [one for one in self.slots(generation=generation) if one.key.round == round_]
             return Facts(
@@ -97,18 +106,26 @@ class MemoryPopulation:
                 slots=tuple(slots),
             )
 
+    @contextmanager
+    def listening(self) -> Iterator[Listener]:
+        """Hear of every change from the beginning of the block on."""
+        yield _MemoryListener(self)
+
     def commit_plan(self, plan: Plan) -> bool:
-        """Store a plan; False if another was first."""
+        """Store a plan; False if it comes too late."""
         key = (plan.generation, plan.round)
         with self._lock:
-            if key in self._plans:
+            if any(slot in self._slots for slot in plan.slot_keys):
                 return False
-            self._plans[key] = plan
+            if any(self._was_collected(parent) for parent in plan.trained_parents):
+                return False
+            self._plans.setdefault(key, plan)
             self._individuals |= {one.reference: one for one in plan.individuals}
             members = self._generations.setdefault(plan.generation, [])
             members[:] = sorted([*members, *(one.reference for one in plan.individuals)])
-            for cohort, numbers in enumerate(plan.cohorts):
-                self._slots[SlotKey(*key, cohort)] = _HeldSlot(tuple(numbers))
+            for slot, numbers in zip(plan.slot_keys, plan.cohorts, strict=True):
+                self._slots[slot] = _HeldSlot(tuple(numbers))
+            self._announce()
             return True
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -141,6 +158,7 @@ class MemoryPopulation:
             if failure is not None:
                 held.n_failures += 1
                 held.failure = readable(failure)
+            self._announce()
             return True
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
@@ -166,6 +184,8 @@ class MemoryPopulation:
                     self._without_trial[reference] = -math.inf
             held.state, held.finished_at = "finished", self._clock()
             self._checkpoints.pop(key, None)
+            self._finished.append(key)
+            self._announce()
             return True
 
     def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
@@ -310,6 +330,11 @@ class MemoryPopulation:
                 read_at=self._clock(),
             )
 
+    def finish_order(self) -> tuple[SlotKey, ...]:
+        """The finished slots, in the order they finished."""
+        with self._lock:
+            return tuple(self._finished)
+
     def pin(self, reference: Reference, *, pinned: bool = True) -> None:
         """Keep an individual's weights for good, or no longer."""
         with self._lock:
@@ -321,16 +346,16 @@ class MemoryPopulation:
         """Delete what nothing needs any more; returns the payload bytes freed."""
         with self._lock:
             before = self.stored_bytes()
-            first = max(self._plans, default=(0, 0))[0] - 1
+            needed = self._needed()
             best = self.best()
             kept = self._pinned | ({best.reference} if best is not None else set())
             for reference in [*self._weights]:
-                if reference.generation < first and reference not in kept:
+                if reference not in needed and reference not in kept:
                     del self._weights[reference]
                     one = self._individuals[reference]
                     self._individuals[reference] = replace(one, is_stored=False)
             for reference in [*self._optimizer_states]:
-                if reference.generation < first:
+                if reference not in needed:
                     del self._optimizer_states[reference]
             self._drop_unreferenced()
             return before - self.stored_bytes()
@@ -346,6 +371,33 @@ class MemoryPopulation:
             if self._layout is None:
                 self._layout = layout
             check_layout(self._layout, layout)
+
+    def _announce(self) -> None:
+        self._n_changes += 1
+        self._changed.notify_all()
+
+    def _needed(self) -> set[Reference]:
+        """The latest two generations; asynchronously everyone in the facts."""
+        if self._is_asynchronous:
+            return {one.reference for one in self.facts().individuals}
+        latest = max(self._plans, default=(0, 0))[0]
+        return {
+            reference
+            for generation in (latest - 1, latest)
+            for reference in self._generations.get(generation, ())
+        }
+
+    def _latest_slots(self) -> list[Slot]:
+        """All slots of the latest generation of each cohort."""
+        latest = {key.cohort: key.generation for key in sorted(self._slots) if key.round == 0}
+        return [self._slot(key) for key in self._slots if latest.get(key.cohort) == key.generation]
+
+    def _find(self, references: Iterable[Reference]) -> list[Individual]:
+        return [self._individuals[one] for one in references if one in self._individuals]
+
+    def _was_collected(self, reference: Reference) -> bool:
+        one = self._individuals.get(reference)
+        return one is not None and one.weights is not None and not one.is_stored
 
     def _slot(self, key: SlotKey) -> Slot:
         held = self._slots[key]
@@ -414,6 +466,22 @@ class MemoryPopulation:
             "A population in memory belongs to one process. Give the study a storage, for "
             "instance storage='sqlite:///esgd.db'."
         )
+
+
+class _MemoryListener:
+    """Waits for a change after the one that was the latest when it was made."""
+
+    def __init__(self, population: MemoryPopulation) -> None:
+        self._population = population
+        self._n_heard = population._n_changes
+
+    def wait(self, seconds: float) -> None:
+        population = self._population
+        with population._changed:
+            population._changed.wait_for(
+                lambda: population._n_changes > self._n_heard, timeout=seconds
+            )
+            self._n_heard = population._n_changes
 
 
 @dataclass

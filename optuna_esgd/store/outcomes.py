@@ -52,6 +52,7 @@ def apply_outcome(
         n_back_offs=outcome.n_back_offs,
         n_epochs=outcome.n_epochs,
         n_gradients=outcome.n_gradients,
+        n_forwards=outcome.n_forwards,
         n_evaluations=outcome.n_evaluations,
         worker=worker,
     )

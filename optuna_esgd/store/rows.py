@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
 
 import sqlalchemy as sa
@@ -45,9 +45,7 @@ def slot_values(study_uuid: str, plan: Plan) -> list[Values]:
     return [
         {
             "study_uuid": study_uuid,
-            "generation": plan.generation,
-            "round": plan.round,
-            "cohort": cohort,
+            **key._asdict(),
             "numbers": _dump(list(numbers)),
             "state": "free",
             "attempt": 0,
@@ -55,7 +53,7 @@ def slot_values(study_uuid: str, plan: Plan) -> list[Values]:
             "failure": "",
             "worker": "",
         }
-        for cohort, numbers in enumerate(plan.cohorts)
+        for key, numbers in zip(plan.slot_keys, plan.cohorts, strict=True)
     ]
 
 
@@ -80,6 +78,7 @@ def individual_values(study_uuid: str, one: Individual) -> Values:
         "n_back_offs": 0,
         "n_epochs": 0,
         "n_gradients": 0,
+        "n_forwards": 0,
         "n_evaluations": 0,
         "worker": "",
     }
@@ -95,6 +94,7 @@ def outcome_values(outcome: Outcome, *, worker: str) -> Values:
         "n_back_offs": int(outcome.n_back_offs),
         "n_epochs": int(outcome.n_epochs),
         "n_gradients": int(outcome.n_gradients),
+        "n_forwards": int(outcome.n_forwards),
         "n_evaluations": int(outcome.n_evaluations),
         "worker": worker,
     }
@@ -130,6 +130,7 @@ def individual_of(row: sa.Row[Any]) -> Individual:
         n_back_offs=row.n_back_offs,
         n_epochs=row.n_epochs,
         n_gradients=row.n_gradients,
+        n_forwards=row.n_forwards,
         n_evaluations=row.n_evaluations,
         worker=row.worker,
     )
@@ -194,6 +195,21 @@ def has_key(table: sa.Table, study_uuid: str, key: Iterable[int]) -> sa.ColumnEl
     return sa.and_(*conditions)
 
 
+def is_one_of(study_uuid: str, references: Collection[Reference]) -> sa.ColumnElement[bool]:
+    """Whether an individual's row is one of these."""
+    columns = tables.individual.c
+    rounds: dict[tuple[int, int], list[int]] = {}
+    for generation, round_, number in sorted(references):
+        rounds.setdefault((generation, round_), []).append(number)
+    return sa.or_(
+        sa.false(),
+        *(
+            sa.and_(has_key(tables.individual, study_uuid, key), columns.number.in_(numbers))
+            for key, numbers in rounds.items()
+        ),
+    )
+
+
 def _join_fitness(value: float | None, diverged: object) -> float | None:
     return math.inf if diverged else value
 
@@ -219,7 +235,7 @@ def _plain(value: object) -> object:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CorruptionError(
             f"A stored value is damaged: {text[:40]!r} is not JSON. The rest of the study can be "
             "read; restore this row from a backup."

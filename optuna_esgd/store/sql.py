@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,14 +18,25 @@ from optuna_esgd.engine.individual import (
     Slot,
     SlotKey,
 )
+from optuna_esgd.engine.ports import Listener
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StorageError, StudyError
-from optuna_esgd.store import checkpoints, claims, collection, trials, weights
+from optuna_esgd.store import (
+    checkpoints,
+    claims,
+    collection,
+    generations,
+    places,
+    trials,
+    weights,
+)
 from optuna_esgd.store import outcomes as rules
+from optuna_esgd.store.changes import announce, listening
 from optuna_esgd.store.chronicle import read_chronicle
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
+from optuna_esgd.store.queries import read_finish_order, read_slots, select_individuals
 from optuna_esgd.store.rows import (
     WORKER_LENGTH,
     Values,
@@ -34,8 +46,6 @@ from optuna_esgd.store.rows import (
     individual_values,
     outcome_values,
     plan_values,
-    slot_columns,
-    slot_of,
     slot_values,
 )
 from optuna_esgd.store.tables import individual, plan, slot, study
@@ -57,6 +67,9 @@ class SqlPopulation:
         self._database = database
         self._uuid = uuid
         self._configuration = dict(configuration)
+        pace = configuration.get("asynchronous", False)
+        self._read_facts = places.read_facts if pace else generations.read_facts
+        self._is_old = places.is_old if pace else generations.is_old
 
     @property
     def uuid(self) -> str:
@@ -75,23 +88,30 @@ class SqlPopulation:
 
     def facts(self) -> Facts:
         """Read the latest generation and the slots of its latest round, in one snapshot."""
-        return read(self._database, self._facts)
+        return read(self._database, self._read_facts, self._uuid)
+
+    def listening(self) -> AbstractContextManager[Listener]:
+        """Hear of every change from the beginning of the block on."""
+        return listening(self._database, self._uuid)
 
     def commit_plan(self, plan: Plan) -> bool:
-        """Store a plan with its individuals and free slots; False if another was first."""
+        """Store a plan with its individuals and free slots; False if it comes too late."""
         return write(self._database, self._commit_plan, plan)
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take a claimable slot, or None."""
         worker = rules.readable(worker)[:WORKER_LENGTH]
-        taken = write(
-            self._database,
-            claims.claim,
-            self._uuid,
-            key,
-            worker=worker,
-            lease_seconds=lease_seconds,
-        )
+        made: Slot | None = None
+
+        def body(connection: sa.Connection) -> Slot | None:
+            nonlocal made
+            if not claims.is_claimed_by(connection, self._uuid, made, worker=worker):
+                made = claims.claim(
+                    connection, self._uuid, key, worker=worker, lease_seconds=lease_seconds
+                )
+            return made
+
+        taken = write(self._database, body)
         return None if taken is None else Claim(slot=taken, attempt=taken.attempt, worker=worker)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
@@ -101,7 +121,12 @@ class SqlPopulation:
     def release(self, claim: Claim, *, failure: str | None = None) -> bool:
         """Give the slot back; False if the claim is lost."""
         text = None if failure is None else rules.readable(failure)
-        return write(self._database, claims.release, self._uuid, claim, failure=text)
+
+        def body(connection: sa.Connection) -> bool:
+            announce(connection, self._uuid)
+            return claims.release(connection, self._uuid, claim, failure=text)
+
+        return write(self._database, body)
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
@@ -213,7 +238,11 @@ class SqlPopulation:
     def slots(self, *, generation: int | None = None) -> tuple[Slot, ...]:
         """All slots (of one generation), ordered by key."""
         key = () if generation is None else (generation,)
-        return read(self._database, self._slots, *key)
+        return read(self._database, read_slots, self._uuid, *key)
+
+    def finish_order(self) -> tuple[SlotKey, ...]:
+        """The finished slots, in the order they finished by the database's clock."""
+        return read(self._database, read_finish_order, self._uuid)
 
     def chronicle(self) -> Chronicle:
         """Read what became of everybody, without weights, in one snapshot."""
@@ -238,7 +267,9 @@ class SqlPopulation:
             grace_seconds: Chunks that were uploaded and never used are kept this long: a writer
                 may be about to. With 0 it finds out, and uploads them again.
         """
-        return collection.collect(self._database, self._uuid, grace_seconds=grace_seconds)
+        return collection.collect(
+            self._database, self._uuid, self._is_old, grace_seconds=grace_seconds
+        )
 
     def stored_bytes(self) -> int:
         """Payload bytes now stored for this population, each chunk counted once."""
@@ -258,41 +289,27 @@ class SqlPopulation:
         stored = read(self._database, lambda connection: connection.scalar(query))
         rules.check_layout(stored or write(self._database, body) or layout, layout)
 
-    def _facts(self, connection: sa.Connection) -> Facts:
-        latest = connection.execute(
-            sa.select(plan.c.generation, plan.c.round)
-            .where(plan.c.study_uuid == self._uuid)
-            .order_by(plan.c.generation.desc(), plan.c.round.desc())
-            .limit(1)
-        ).one_or_none()
-        if latest is None:
-            return Facts()
-        return Facts(
-            generation=latest.generation,
-            round=latest.round,
-            individuals=tuple(
-                map(individual_of, connection.execute(self._individuals(latest.generation)))
-            ),
-            slots=self._slots(connection, latest.generation, latest.round),
-        )
-
     def _commit_plan(self, connection: sa.Connection, given: Plan) -> bool:
-        key = (given.generation, given.round)
-        known = sa.select(plan.c.round).where(has_key(plan, self._uuid, key))
-        if connection.scalar(known) is not None:
-            return False
-        mine = sa.select(study.c.uuid).where(study.c.uuid == self._uuid)
-        if connection.scalar(mine) is None:
+        if not places.lock_plans(connection, self._uuid):
             raise StudyError(
                 "The study's population was deleted while it was open (`optuna-esgd prune`)."
             )
-        values = plan_values(self._uuid, given)
-        connection.execute(sa.insert(plan).values(**values, committed_at=now_seconds()))
+        key = (given.generation, given.round)
+        taken = {one.key for one in read_slots(connection, self._uuid, *key)}
+        if not taken.isdisjoint(given.slot_keys):
+            return False
+        if places.were_collected(connection, self._uuid, given.trained_parents):
+            return False
+        known = sa.select(plan.c.round).where(has_key(plan, self._uuid, key))
+        if connection.scalar(known) is None:
+            values = plan_values(self._uuid, given)
+            connection.execute(sa.insert(plan).values(**values, committed_at=now_seconds()))
         if given.individuals:
             rows = [individual_values(self._uuid, one) for one in given.individuals]
             connection.execute(sa.insert(individual), rows)
         if given.cohorts:
             connection.execute(sa.insert(slot), slot_values(self._uuid, given))
+        announce(connection, self._uuid)
         return True
 
     def _upload(
@@ -330,6 +347,7 @@ class SqlPopulation:
         )
         self._write_outcomes(connection, ended)
         checkpoints.delete(connection, self._uuid, claim.slot.key)
+        announce(connection, self._uuid)
         return True
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:
@@ -347,19 +365,7 @@ class SqlPopulation:
             connection.execute(query.values(values), rows)
 
     def _individuals(self, *key: int) -> sa.Select[Any]:
-        return (
-            sa.select(individual)
-            .where(has_key(individual, self._uuid, key))
-            .order_by(individual.c.generation, individual.c.round, individual.c.number)
-        )
-
-    def _slots(self, connection: sa.Connection, *key: int) -> tuple[Slot, ...]:
-        query = (
-            sa.select(*slot_columns())
-            .where(has_key(slot, self._uuid, key))
-            .order_by(slot.c.generation, slot.c.round, slot.c.cohort)
-        )
-        return tuple(map(slot_of, connection.execute(query)))
+        return select_individuals(self._uuid, *key)
 
 
 class _Ended:

@@ -22,11 +22,12 @@ from optuna_esgd.store.engines import (
     Database,
     describe,
     is_in_memory,
+    limit_idle_transactions,
     open_database,
     parse_url,
     sqlite_path,
 )
-from optuna_esgd.store.transactions import read, redact
+from optuna_esgd.store.transactions import advise, read, redact
 
 _SQLITE_TIMEOUT_SECONDS = 60
 
@@ -60,10 +61,13 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
     except (sa.exc.SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
         reason = redact(" ".join(str(getattr(error, "orig", error)).split()), parsed)
         raise StorageError(
-            f"Optuna cannot open its tables in {describe(parsed)}: {reason}. Check the URL, and "
-            "that the server runs and lets you in."
+            f"Optuna cannot open its tables in {describe(parsed)}: {reason}."
+            f"{advise(error, was_reached=False)}"
         ) from None
-    if parsed.get_backend_name() == "sqlite" and not is_in_memory(parsed):
+    if parsed.get_backend_name() != "sqlite":
+        limit_idle_transactions(storage.engine)
+        storage.engine.dispose()  # connections made before
+    elif not is_in_memory(parsed):
         _commit_without_waiting(storage.engine)
     return storage
 

@@ -165,6 +165,7 @@ individual = _table(
     sa.Column("n_gradients", sa.BigInteger, nullable=False),
     sa.Column("n_evaluations", sa.BigInteger, nullable=False),
     sa.Column("worker", sa.String(255), nullable=False),
+    sa.Column("n_forwards", sa.BigInteger, nullable=False, server_default="0"),
     sa.ForeignKeyConstraint(
         ["study_uuid", "generation", "round"],
         [plan.c.study_uuid, plan.c.generation, plan.c.round],

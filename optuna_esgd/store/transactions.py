@@ -47,6 +47,8 @@ _MYSQL: dict[int, Obstacle] = {
     1451: "conflict",
     1452: "conflict",
 }
+# 53100 disk full; 1021 disk full, 1114 table full.
+_FULL = {"53100", 1021, 1114}
 _SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _SQLITE_CONFLICTS = {
     sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
@@ -113,21 +115,31 @@ def _run(database: Database, mode: dict[str, Any], body: Callable[[sa.Connection
 def classify(error: BaseException, database: Database) -> Obstacle:
     """Say what stood in the way of a transaction."""
     cause: Any = getattr(error, "orig", None) or error
-    code = getattr(cause, "sqlite_errorcode", None)
-    if isinstance(code, int):
+    code, state, number = _codes(cause)
+    if code is not None:
         if code & 0xFF in _SQLITE_BUSY:
             return "busy"
         return "conflict" if code in _SQLITE_CONFLICTS else "fatal"
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    number = getattr(cause, "errno", None) or next(iter(getattr(cause, "args", ())), None)
     known: Obstacle | None = None
     if database.kind == "postgresql":
         known = _POSTGRESQL.get(str(state))
-    elif isinstance(number, int):
+    elif number is not None:
         known = _MYSQL.get(number)
     if known is not None:
         return known
     return "disconnected" if _is_disconnect(error, cause, database) else "fatal"
+
+
+def _codes(cause: Any) -> tuple[int | None, str | None, int | None]:
+    """(SQLite's code, SQLSTATE, MySQL's number) of a driver's error, as far as it has them."""
+    code = getattr(cause, "sqlite_errorcode", None)
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    number = getattr(cause, "errno", None) or next(iter(getattr(cause, "args", ())), None)
+    return (
+        code if isinstance(code, int) else None,
+        state if isinstance(state, str) else None,
+        number if isinstance(number, int) else None,
+    )
 
 
 def translate(error: BaseException, database: Database, *, n_tries: int = 1) -> StorageError:
@@ -135,11 +147,20 @@ def translate(error: BaseException, database: Database, *, n_tries: int = 1) -> 
     cause = getattr(error, "orig", None) or error
     text = redact(" ".join(str(cause).split()), database.url)
     tries = f" after {n_tries} tries" if n_tries > 1 else ""
-    advice = (
-        "" if database.was_reached else " Check the URL, and that the server runs and lets you in."
-    )
+    advice = advise(error, was_reached=database.was_reached)
     what = type(cause).__name__
     return StorageError(f"The database {database} failed{tries}: {what}: {text}.{advice}")
+
+
+def advise(error: BaseException, *, was_reached: bool) -> str:
+    """What to do about a database error, as the end of a message; "" if it speaks for itself."""
+    cause = getattr(error, "orig", None) or error
+    code, state, number = _codes(cause)
+    if (code is not None and code & 0xFF == sqlite3.SQLITE_FULL) or not _FULL.isdisjoint(
+        (state, number)
+    ):
+        return " Nothing that was stored is lost: make room, and start the workers again."
+    return "" if was_reached else " Check the URL, and that the server runs and lets you in."
 
 
 def redact(text: str, url: sa.URL) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from itertools import groupby, pairwise
 
 import optuna
 from optuna.trial import TrialState
@@ -14,6 +14,7 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import CorruptionError, WeightsNotFoundError
 from optuna_esgd.evolution.fitness import mean_of_best
 from optuna_esgd.store.chunks import pack
+from optuna_esgd.store.replay import TOO_LATE, about_events, ancestors_of
 
 
 def verify(population: Population, configuration: Configuration | None = None) -> list[str]:
@@ -23,7 +24,8 @@ def verify(population: Population, configuration: Configuration | None = None) -
     in exactly one slot, and ended if the slot is finished; that parents exist and came before;
     that each birth fitness is the one its origin ended with; that nobody ended worse than born;
     and that each certificate follows from the births and never gets worse (Cui et al. 2018,
-    Theorem 1; compared exactly).
+    Theorem 1; compared exactly). Of an asynchronous run the guarantee is checked at every
+    finished slot instead, see ``store.replay``.
 
     Args:
         population: While others work on it, individuals may end between two reads; verify when
@@ -34,13 +36,22 @@ def verify(population: Population, configuration: Configuration | None = None) -
         What is not true, in words; empty if all is.
     """
     stored = population.configuration if configuration is None else configuration.to_json()
+    n_elites = int(str(stored["n_elites"]))
+    order = population.finish_order()  # first: what has finished can be read afterwards
     slots = population.slots()
     everyone = {one.reference: one for one in population.individuals()}
     certificates = population.certificates()
+    if stored.get("asynchronous"):
+        about_order = about_events(order, slots, everyone, certificates, n_elites)
+    else:
+        about_order = itertools.chain(
+            _about_generations(everyone), _about_births(certificates, everyone, n_elites)
+        )
     return [
         *_about_slots(slots, everyone),
         *_about_lineage(everyone),
-        *_about_certificates(certificates, everyone, int(str(stored["n_elites"]))),
+        *about_order,
+        *_about_certificates(certificates),
         *_about_bytes(population, everyone),
     ]
 
@@ -70,11 +81,9 @@ def _about_slots(
 def _about_lineage(everyone: Mapping[Reference, Individual]) -> Iterator[str]:
     for one in everyone.values():
         who = f"Individual {one.reference}"
-        for parent in (*one.parents, *([one.origin] if one.origin else [])):
+        for parent in ancestors_of(one):
             if parent not in everyone:
                 yield f"{who} descends from {parent}, which does not exist."
-            elif not _is_before(parent, one.reference):
-                yield f"{who} descends from {parent}, which did not come before it."
             elif everyone[parent].fitness is None:
                 yield f"{who} descends from {parent}, which has not ended yet."
         if (one.birth == "founder") != (not one.parents):
@@ -90,6 +99,13 @@ def _about_lineage(everyone: Mapping[Reference, Individual]) -> Iterator[str]:
             yield f"{who} ended with fitness {ended}, worse than its {born} at birth."
 
 
+def _about_generations(everyone: Mapping[Reference, Individual]) -> Iterator[str]:
+    for one in everyone.values():
+        for parent in ancestors_of(one):
+            if parent in everyone and not _is_before(parent, one.reference):
+                yield f"Individual {one.reference} descends from {parent}, {TOO_LATE}."
+
+
 def _is_before(parent: Reference, child: Reference) -> bool:
     """Round 0 descends from the generation before, offspring from earlier rounds of their own."""
     if child.round == 0:
@@ -97,14 +113,14 @@ def _is_before(parent: Reference, child: Reference) -> bool:
     return parent.generation == child.generation and parent.round < child.round
 
 
-def _about_certificates(
+def _about_births(
     certificates: Mapping[int, tuple[float, ...]],
     everyone: Mapping[Reference, Individual],
     n_elites: int,
 ) -> Iterator[str]:
     births = [one for one in everyone.values() if one.reference.round == 0]
     births.sort(key=lambda one: one.reference)
-    for generation, members in groupby(births, key=lambda one: one.reference.generation):
+    for generation, members in itertools.groupby(births, key=lambda one: one.reference.generation):
         born = [one.birth_fitness for one in members]
         stored = certificates.get(generation)
         if generation == 0:
@@ -118,7 +134,10 @@ def _about_certificates(
                 f"The certificate of generation {generation} says {stored}, its births "
                 f"{tuple(map(float, expected))}."
             )
-    for (before, old), (after, new) in pairwise(sorted(certificates.items())):
+
+
+def _about_certificates(certificates: Mapping[int, tuple[float, ...]]) -> Iterator[str]:
+    for (before, old), (after, new) in itertools.pairwise(sorted(certificates.items())):
         for n_best, (was, now) in enumerate(zip(old, new, strict=False), start=1):
             if not now <= was:
                 yield (

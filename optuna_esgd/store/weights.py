@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -9,9 +10,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from optuna_esgd.engine.snapshot import Snapshot
-from optuna_esgd.errors import StorageError
+from optuna_esgd.errors import CorruptionError, StorageError
 from optuna_esgd.store.chunks import (
     CHUNK_BYTES,
+    MOST_MANIFEST_BYTES,
     Chunk,
     Link,
     Listing,
@@ -125,8 +127,9 @@ def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapsho
 
     Raises:
         CorruptionError: Says which chunk, of whom.
+        StorageError: It is larger than this machine's memory.
     """
-    listing = read_listing(connection, digest)
+    listing = read_listing(connection, digest, owner, most_bytes=_memory_bytes())
     check_listing(owner, listing)
     payload = bytearray(listing.n_bytes)
     target = memoryview(payload)
@@ -137,16 +140,41 @@ def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapsho
     return Snapshot(listing.manifest, payload)
 
 
-def read_listing(connection: sa.Connection, digest: str) -> Listing:
-    """What is listed of a stored snapshot."""
-    row = connection.execute(
-        sa.select(snapshot.c.manifest, snapshot.c.n_bytes).where(snapshot.c.digest == digest)
-    ).one()
+def read_listing(
+    connection: sa.Connection, digest: str, owner: str, *, most_bytes: int | None = None
+) -> Listing:
+    """What is listed of a stored snapshot; nothing that is too large is fetched.
+
+    Args:
+        connection: In a transaction.
+        digest: Which.
+        owner: Whose it is, for messages.
+        most_bytes: How large its payload may be; None for any size.
+
+    Raises:
+        CorruptionError: Its manifest is larger than any that is written.
+        StorageError: Its payload is larger than allowed, or stored in an unknown way.
+    """
+    size = sa.func.length(snapshot.c.manifest)
+    fetched = sa.case((size <= MOST_MANIFEST_BYTES, snapshot.c.manifest))
+    query = sa.select(snapshot.c.n_bytes, size, fetched).where(snapshot.c.digest == digest)
+    n_bytes, n_manifest_bytes, manifest = connection.execute(query).one()
+    if manifest is None:
+        raise CorruptionError(
+            f"The manifest of {owner} has {n_manifest_bytes} bytes; no more than "
+            f"{MOST_MANIFEST_BYTES} are ever written. Other individuals are not affected."
+        )
+    if most_bytes is not None and n_bytes > most_bytes:
+        raise StorageError(
+            f"It would take {n_bytes} bytes of memory to read {owner}; this machine has "
+            f"{most_bytes}."
+        )
     links = connection.execute(
         sa.select(link.c.chunk, chunk.c.n_bytes, chunk.c.codec)
         .join_from(link, chunk, link.c.chunk == chunk.c.digest, isouter=True)
         .where(link.c.snapshot == digest)
         .order_by(link.c.position)
+        .limit(max(0, n_bytes) // CHUNK_BYTES + 2)  # one more than there can be
     ).all()
     unknown = {one.codec for one in links if one.codec not in (_CODEC, None)}
     if unknown:
@@ -155,7 +183,7 @@ def read_listing(connection: sa.Connection, digest: str) -> Listing:
             "Update with `pip install -U optuna_esgd`."
         )
     parts = tuple(Link(one.chunk, one.n_bytes or 0) for one in links)
-    return Listing(digest, bytes(row.manifest), row.n_bytes, parts)
+    return Listing(digest, bytes(manifest), n_bytes, parts)
 
 
 def read_chunks(
@@ -167,6 +195,14 @@ def read_chunks(
         payloads = _payloads(connection, sorted({one.chunk for _, one in batch}))
         for position, one in batch:
             yield position, one, payloads.get(one.chunk)
+
+
+def _memory_bytes() -> int | None:
+    """How much memory this machine has; None where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -193,8 +229,10 @@ def _statements(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
 def _payloads(connection: sa.Connection, digests: list[str]) -> dict[str, bytes | memoryview]:
     if connection.dialect.driver == "psycopg":
         return _payloads_in_binary(connection, digests)
+    # What is larger than a chunk is none, and must not be fetched to find that out.
+    is_small = sa.func.length(chunk.c.payload) <= CHUNK_BYTES
     rows = connection.execute(
-        sa.select(chunk.c.digest, chunk.c.payload).where(chunk.c.digest.in_(digests))
+        sa.select(chunk.c.digest, chunk.c.payload).where(chunk.c.digest.in_(digests), is_small)
     )
     return {row.digest: row.payload for row in rows}
 
@@ -206,7 +244,8 @@ def _payloads_in_binary(
     driver_connection: Any = connection.connection.driver_connection
     with driver_connection.cursor(binary=True) as cursor:
         cursor.execute(
-            f"SELECT digest, payload FROM {chunk.name} WHERE digest = ANY(%s)",  # noqa: S608
-            [digests],
+            f"SELECT digest, payload FROM {chunk.name} WHERE digest = ANY(%s) "  # noqa: S608
+            "AND length(payload) <= %s",
+            [digests, CHUNK_BYTES],
         )
         return dict(cursor.fetchall())

@@ -52,6 +52,20 @@ def example_plan(
     )
 
 
+def example_part(
+    generation: int, cohort: int, *, round_: int = 0, certificate: tuple[float, ...] = ()
+) -> Plan:
+    """One cohort of a round of four individuals in cohorts of two."""
+    whole = example_plan(generation, round_=round_, certificate=certificate)
+    numbers = whole.cohorts[cohort]
+    return replace(
+        whole,
+        individuals=tuple(whole.individuals[number] for number in numbers),
+        cohorts=(numbers,),
+        first_cohort=cohort,
+    )
+
+
 def _planned(reference: Reference) -> Individual:
     generation, round_, number = reference
     if round_:
@@ -78,6 +92,22 @@ def take(population: Population, key: SlotKey, *, lease_seconds: float = LEASE_S
 def outcome(number: int, fitness: float = 1.0, **values: Any) -> Outcome:
     """How an individual ended; without weights unless they are given."""
     return Outcome(number=number, fitness=fitness, **values)
+
+
+def finish_slot(population: Population, key: SlotKey, fitness: float = 1.0) -> None:
+    """Finish a slot; who trained gets weights and an optimizer state that nobody else has."""
+    claim = take(population, key)
+    references = [Reference(key.generation, key.round, number) for number in claim.slot.numbers]
+    ended = [
+        outcome(
+            one.number,
+            fitness,
+            weights=None if one.round else weights_of(population, one),
+            optimizer_state=None if one.round else example_snapshot("state", 9),
+        )
+        for one in references
+    ]
+    assert population.finish(claim, ended)
 
 
 def finish_generation(

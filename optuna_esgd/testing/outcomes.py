@@ -32,6 +32,7 @@ class OutcomeContract(Contract):
             n_back_offs=3,
             n_epochs=4,
             n_gradients=2**40,
+            n_forwards=2**41,
             n_evaluations=6,
         )
         assert population.finish(claim, [outcome(1, 2.0), chosen])
@@ -39,7 +40,7 @@ class OutcomeContract(Contract):
         assert (one.fitness, one.birth_fitness) == (0.1 + 0.2, 1 / 3)
         assert (one.species, dict(one.hyperparameters)) == ("lion", {"lr": 5e-324, "warm": None})
         assert (one.n_back_offs, one.n_epochs) == (3, 4)
-        assert (one.n_gradients, one.n_evaluations) == (2**40, 6)
+        assert (one.n_gradients, one.n_forwards, one.n_evaluations) == (2**40, 2**41, 6)
         assert (one.weights, one.is_stored, one.worker) == (None, False, "Ada 🦎")
         assert (other.species, dict(other.hyperparameters)) == ("sgd", {"lr": 0.1})
         assert other.birth_fitness is None

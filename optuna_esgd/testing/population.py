@@ -10,10 +10,12 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.verification import verify
 from optuna_esgd.testing.checkpoints import CheckpointContract
+from optuna_esgd.testing.chronicle import ChronicleContract
 from optuna_esgd.testing.claims import ClaimContract
 from optuna_esgd.testing.collection import CollectionContract
 from optuna_esgd.testing.examples import example_configuration
 from optuna_esgd.testing.outcomes import OutcomeContract
+from optuna_esgd.testing.places import PlaceContract
 from optuna_esgd.testing.plans import PlanContract
 from optuna_esgd.testing.runs import run
 from optuna_esgd.testing.trials import TrialContract
@@ -22,12 +24,14 @@ from optuna_esgd.testing.weights import WeightContract
 
 class PopulationContract(
     PlanContract,
+    PlaceContract,
     ClaimContract,
     CheckpointContract,
     OutcomeContract,
     TrialContract,
     WeightContract,
     CollectionContract,
+    ChronicleContract,
 ):
     """Every promise of the port, for whoever implements it.
 

@@ -24,8 +24,9 @@ def run(
 ) -> None:
     """Work until all generations are done; several workers may do so at once.
 
-    Fitness is a random walk that backs off; weights are random bytes with an unchanged first
-    half while nothing improves. Garbage is collected once a generation.
+    Fitness is a random walk that backs off; weights are random bytes that stay while nothing
+    improves. Whatever a real run would read is read, and garbage is collected at every plan of
+    births.
     """
     while True:
         match decide(population.facts(), configuration, explore_nothing):
@@ -35,7 +36,7 @@ def run(
             case Train(slots) | Evaluate(slots):
                 claim = population.claim(slots[0].key, worker=worker, lease_seconds=60)
                 if claim is not None:
-                    ended = _outcomes(population, configuration, claim, n_bytes)
+                    ended = outcomes_of(population, configuration, claim, n_bytes=n_bytes)
                     population.finish(claim, ended)
             case Wait():
                 continue
@@ -43,18 +44,31 @@ def run(
                 return
 
 
-def _outcomes(
-    population: Population, configuration: Configuration, claim: Claim, n_bytes: int
+def outcomes_of(
+    population: Population, configuration: Configuration, claim: Claim, *, n_bytes: int = 1000
 ) -> list[Outcome]:
+    """How the work on a claim ends, whoever does it."""
     generation, round_, _ = claim.slot.key
     everyone = {one.reference: one for one in population.individuals(generation=generation)}
     cohort = [everyone[Reference(generation, round_, n)] for n in claim.slot.numbers]
-    return [_outcome(population, configuration, one, n_bytes) for one in cohort]
+    for one in cohort:
+        read_birth(population, one)
+    return [outcome_of(population, configuration, one, n_bytes) for one in cohort]
 
 
-def _outcome(
+def read_birth(population: Population, one: Individual) -> None:
+    """Read what an individual starts from: it must not have been collected."""
+    trained = [parent for parent in one.parents if parent.round == 0]
+    for parent in trained:
+        population.read_weights(parent)
+    if one.reference.round == 0 and trained:
+        assert population.read_optimizer_state(trained[0]) is not None, one
+
+
+def outcome_of(
     population: Population, configuration: Configuration, one: Individual, n_bytes: int
 ) -> Outcome:
+    """How an individual ends: the same in every population of this name."""
     rng = stream(configuration.seed, *one.reference, "toy")
     drawn = float(rng.normal(loc=-0.1 * one.reference.generation))
     if rng.random() < 0.1:

@@ -20,6 +20,7 @@ from optuna_esgd.genome.codec import decode, decode_row, encode_row
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.genome.statistics import has_running_statistics
+from optuna_esgd.operators.mutation import Landscape, Mutation
 from optuna_esgd.trainer.seeding import seeded
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Births:
         calibrate: Re-estimates running statistics of a bred model in place.
         anchor: Weights that founders are perturbed copies of; founder 0 is an exact copy.
         device: Where the rows are wanted.
+        mutation: What mutates offspring instead of Gaussian noise, which founders get always; and
+            the landscape it asks.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Births:
         calibrate: Callable[[nn.Module], None],
         anchor: Mapping[str, Tensor] | None,
         device: torch.device,
+        mutation: tuple[Mutation, Landscape] | None = None,
     ) -> None:
         self._population = population
         self._configuration = configuration
@@ -61,8 +65,9 @@ class Births:
         self._calibrate = calibrate
         self._anchor = anchor
         self._device = device
+        self._mutation = mutation
         self._remembered = _RememberedRows(layout)
-        self._calibrated_model: nn.Module | None = None
+        self._bred_model: nn.Module | None = None
 
     def weights(self, individuals: Sequence[Individual]) -> Matrix:
         """(individuals, ...) the weights each of them starts from, in their order."""
@@ -139,15 +144,18 @@ class Births:
         parents = list(dict.fromkeys(ref for one in offspring for ref in one.parents))
         pool = self._pool(parents)
         rows = {reference: row for row, reference in enumerate(parents)}
+        scales = [one.mutation_scale for one in offspring]
+        seeds = [
+            derive_seed(self._configuration.seed, *one.reference, "mutation") for one in offspring
+        ]
         bred = breed(
             pool,
             [[rows[reference] for reference in one.parents] for one in offspring],
-            scales=[one.mutation_scale for one in offspring],
-            seeds=[
-                derive_seed(self._configuration.seed, *one.reference, "mutation")
-                for one in offspring
-            ],
+            scales=scales if self._mutation is None else [0.0] * len(offspring),
+            seeds=seeds,
         )
+        if self._mutation is not None:
+            self._mutate_rows(bred, scales, seeds, *self._mutation)
         self._calibrate_rows(bred)
         return bred
 
@@ -175,10 +183,7 @@ class Births:
 
     def _calibrate_rows(self, matrix: Matrix) -> None:
         """Give averaged weights running statistics of their own, where the model has any."""
-        if self._calibrated_model is None:
-            with seeded(self._configuration.seed):
-                self._calibrated_model = self._build_model().to(self._device)
-        model = self._calibrated_model
+        model = self._model_for_bred()
         if not has_running_statistics(model):
             return
         for row in range(matrix.n_rows):
@@ -186,6 +191,29 @@ class Births:
             with seeded(self._configuration.seed):
                 self._calibrate(model)
             matrix.take_from(model, row)
+
+    def _mutate_rows(
+        self,
+        matrix: Matrix,
+        scales: Sequence[float],
+        seeds: Sequence[int],
+        mutation: Mutation,
+        landscape: Landscape,
+    ) -> None:
+        """Mutate one by one, so that what an offspring is depends on itself alone."""
+        model = self._model_for_bred()
+        for row, (scale, seed) in enumerate(zip(scales, seeds, strict=True)):
+            if scale > 0:
+                matrix.load_into(model, row)
+                mutation.mutate(model, scale, landscape, seed=seed)
+                matrix.take_from(model, row)
+
+    def _model_for_bred(self) -> nn.Module:
+        """A model that bred weights are loaded into, one row after the other."""
+        if self._bred_model is None:
+            with seeded(self._configuration.seed):
+                self._bred_model = self._build_model().to(self._device)
+        return self._bred_model
 
     def _individual(self, reference: Reference) -> Individual:
         return _find(self._population.individuals(generation=reference.generation), reference)
@@ -226,20 +254,28 @@ def snapshot_row(weights: Matrix, row: int) -> Snapshot:
 
 
 def offspring_outcomes(
-    offspring: Sequence[Individual], scores: Sequence[float], best_fitness: float, weights: Matrix
+    offspring: Sequence[Individual],
+    scores: Sequence[float],
+    best_fitness: float,
+    weights: Matrix,
+    mutation: Mutation | None = None,
 ) -> list[Outcome]:
     """How a scored cohort of offspring is recorded.
 
     Only fitness is kept: who survives is bred again. The exception is the best of the cohort, if
     it beats everyone of the rounds before: its weights may be the run's result. Nothing here
-    depends on which cohort was scored first.
+    depends on which cohort was scored first. What the mutation asked is charged once, however
+    often an offspring is bred.
     """
+    n_gradients = 0 if mutation is None else mutation.n_gradients
+    n_evaluations = 0 if mutation is None else mutation.n_evaluations
     winner = min(range(len(scores)), key=scores.__getitem__)
     return [
         Outcome(
             number=one.reference.number,
             fitness=scores[row],
-            n_evaluations=1,
+            n_gradients=n_gradients,
+            n_evaluations=1 + n_evaluations,
             weights=snapshot_row(weights, row)
             if row == winner and scores[row] < best_fitness
             else None,

@@ -17,14 +17,23 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.genome.layout import Layout
+from optuna_esgd.operators import (
+    DiversityLike,
+    MutationLike,
+    resolve_diversity,
+    resolve_mutation,
+)
 from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.trainer.births import Births
+from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
+from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import replace_trial, show_in_new_trial, show_individual
+from optuna_esgd.trainer.spaces import check_schedule, join_spaces
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, shown_value
 from optuna_esgd.trainer.workshop import TaskWorkshop
@@ -55,9 +64,15 @@ class ESGDTrainer:
         anchor: Weights to start from (a model or its state dict): founder 0 is an exact copy, the
             others are perturbed by ``mutation_scale``. The result is never worse than it.
         cohort_size: Individuals that train together as one computation. The default is the whole
-            population for small supervised models, and 1 for your own tasks and for more than two
-            million parameters. Workers share the cohorts out among themselves, so with W workers
-            choose at most ``population_size / W``.
+            population for small supervised models, and 1 for your own tasks, for more than two
+            million parameters, and in an asynchronous run. Workers share the cohorts out among
+            themselves, so with W workers choose at most ``population_size / W``.
+        mutation: How offspring are moved away from the mean of their parents: ``"gaussian"``
+            noise; ``"gradient_noise"`` or ``GradientNoiseMutation(...)``; ``"metropolis"`` or
+            ``MetropolisMutation(...)``; or an object of your own (see ``operators.Mutation``).
+        diversity: What happens among the individuals of a cohort: ``"suppression"`` of updates
+            like a fitter one's, ``"coupling"`` to the mean, objects such as
+            ``ClusterSuppression(distance=0.1)`` or ``ElasticCoupling(0.02)``, or nothing.
         device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
         store: Database URL for weights and fitness; the study's own database if None.
 
@@ -78,6 +93,8 @@ class ESGDTrainer:
         species: Sequence[Species | str | type[torch.optim.Optimizer]] | None = None,
         anchor: nn.Module | Mapping[str, Tensor] | None = None,
         cohort_size: int | None = None,
+        mutation: MutationLike = "gaussian",
+        diversity: DiversityLike | None = None,
         device: str | torch.device | None = None,
         store: str | None = None,
     ) -> None:
@@ -92,13 +109,16 @@ class ESGDTrainer:
             for one in resolve_species((SGD(), Adam()) if species is None else species)
         }
         self.store = store
-        for one in self.species.values():
-            if one.needs_closure:
-                raise ConfigurationError(
-                    f"{one.name} evaluates the loss itself (a closure); it cannot be a species."
-                )
+        self._spaces = join_spaces(self.species, task)
+        check_schedule(self.species, task)
+        self._mutation = resolve_mutation(mutation)
+        check_can_ask(self._mutation, task)
+        self._diversity = resolve_diversity(diversity)
+        choices = {"mutation": self._mutation, "diversity": self._diversity}
         self._described = {
             **{f"species {name!r}": repr(one) for name, one in self.species.items()},
+            **{f"task's {name!r}": repr(range_) for name, range_ in task.space.items()},
+            **{name: repr(choice) for name, choice in choices.items() if choice is not None},
             **task.describe(),
         }
         self._anchor = _as_state(anchor)
@@ -140,7 +160,7 @@ class ESGDTrainer:
             study.stop()
             raise optuna.TrialPruned(f"All {configuration.n_generations} generations are done.")
         try:
-            show_individual(trial, individual, find_sampler(study), self.species, configuration)
+            show_individual(trial, individual, find_sampler(study), self._spaces, configuration)
         except BaseException:  # this trial will fail: another one must show the individual
             population.unassign_trials([trial.number])
             raise
@@ -158,7 +178,7 @@ class ESGDTrainer:
         reserved = population.reserve_unshown(lease_seconds=configuration.lease_seconds)
         sampler = find_sampler(study)
         for one in reserved:
-            show_in_new_trial(study, population, one, sampler, self.species, configuration)
+            show_in_new_trial(study, population, one, sampler, self._spaces, configuration)
         return len(reserved)
 
     def to(self, device: str | torch.device | None) -> Self:
@@ -208,6 +228,8 @@ class ESGDTrainer:
             _refuse_foreign_trials(study)
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
+        if cohort_size is not None:
+            check_cohort(self._diversity, cohort_size)
         population, configuration = self._open_population(study, cohort_size)
         population.check_layout(layout.to_json())
         _announce_generations(study, configuration.n_generations)
@@ -219,22 +241,36 @@ class ESGDTrainer:
             calibrate=self.task.calibrate,
             anchor=self._anchor,
             device=self._device,
+            mutation=None
+            if self._mutation is None
+            else (self._mutation, TaskLandscape(self.task, configuration)),
         )
         workshop = TaskWorkshop(
-            self.task, configuration, self.species, births, layout, self._device
+            self.task,
+            configuration,
+            self.species,
+            births,
+            layout,
+            self._device,
+            mutation=self._mutation,
+            diversity=self._diversity,
         )
         explore: Explore = sampler.explore_with(
             configuration,
-            {name: one.space for name, one in self.species.items()},
+            self._spaces,
             lambda: [one for one in population.individuals() if one.reference.round == 0],
         )
         return WorkLoop(population, configuration, explore, workshop)
 
-    def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int:
+    def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int | None:
+        """None leaves it to the settings."""
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
-        if isinstance(self.task, SupervisedTask) and n_parameters <= _LARGE_MODEL_PARAMETERS:
-            return -(-sampler.settings.population_size // self.expected_workers)
-        return 1
+        is_small = n_parameters <= _LARGE_MODEL_PARAMETERS
+        if not (isinstance(self.task, SupervisedTask) and is_small):
+            return 1
+        if self.expected_workers == 1:
+            return None
+        return -(-sampler.settings.population_size // self.expected_workers)
 
     def _check_direction(self, study: optuna.Study) -> None:
         if len(study.directions) != 1:

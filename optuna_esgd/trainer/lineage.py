@@ -21,8 +21,9 @@ def lineage(study: optuna.Study, *, store: str | None = None) -> pd.DataFrame:
 
     Columns: generation, round (0 trained, v bred in the v-th evolution round), number, trial,
     birth, parents (text references ``generation.round.number``), species, value_at_birth, value,
-    back_offs, epochs, gradients, evaluations, weights (digest), stored, worker, and one column
-    per hyperparameter named ``params_...``.
+    back_offs, epochs, gradients and forwards (evaluations of the loss on a mini-batch, with and
+    without gradients), evaluations (of the fitness), weights (digest), stored, worker, and one
+    column per hyperparameter named ``params_...``.
 
     Raises:
         StudyError: The study has no population.
@@ -64,7 +65,9 @@ def ancestry(
 def certificate(study: optuna.Study, *, store: str | None = None) -> dict[int, tuple[float, ...]]:
     """Mean value of the r best survivors, r = 1 .. m, per generation; it never gets worse.
 
-    Cui et al. 2018, Theorem 1. The same numbers can be read with SQL from ``esgd_plan``.
+    Cui et al. 2018, Theorem 1. The same numbers can be read with SQL from ``esgd_plan``. In an
+    asynchronous run they are of those who held the places when the first of them went on to the
+    next generation; a generation that began before every founder had finished has none.
     """
     maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
     stored: Mapping[int, tuple[float, ...]] = open_results(study, store).certificates()
@@ -91,6 +94,7 @@ def _row(one: Individual, *, maximize: bool) -> dict[str, Any]:
         "back_offs": one.n_back_offs,
         "epochs": one.n_epochs,
         "gradients": one.n_gradients,
+        "forwards": one.n_forwards,
         "evaluations": one.n_evaluations,
         "weights": one.weights,
         "stored": one.is_stored,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import socket
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
-from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.individual import Claim, Individual, Plan, Slot
 from optuna_esgd.engine.ports import Explore, Population
@@ -143,22 +143,19 @@ class WorkLoop:
         """Store the plan; who wins also clears away what no living individual needs."""
         if not self.population.commit_plan(plan):
             return
-        if plan.round == 0 and plan.generation > 0:
-            best = plan.certificate[0]
-            if math.isinf(best):
-                _logger.warning(
-                    "Everybody in generation %d has diverged: every fitness is NaN or infinite. "
-                    "Check the loss, the data and the ranges of the learning rates.",
-                    plan.generation - 1,
-                )
-            _logger.info(
-                "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
-                plan.generation - 1,
-                best,
-                len(plan.certificate),
-                plan.certificate[-1],
-            )
+        if plan.round == 0 and plan.generation > 0 and self._is_in_turn(plan):
+            if plan.certificate:
+                _log_progress(plan)
             self.population.collect_garbage()
+
+    def _is_in_turn(self, plan: Plan) -> bool:
+        """True for one plan per generation; cohorts that are planned one by one take turns.
+
+        So a cohort that is stuck keeps the others from clearing away in few generations only.
+        """
+        all_cohorts = cohorts(self.configuration, self.configuration.population_size)
+        n_plans = len(all_cohorts) // len(plan.cohorts)
+        return (plan.generation + plan.first_cohort) % n_plans == 0
 
     def _work(self, slots: Sequence[Slot]) -> None:
         """Claim one of the slots and work it off."""
@@ -240,4 +237,27 @@ class WorkLoop:
                 "died, its lease runs out within %g seconds.",
                 self.configuration.lease_seconds,
             )
-        time.sleep(min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16)))
+        pause = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16))
+        # Without a database there is nothing to hear; reading the facts again will tell.
+        with contextlib.suppress(StorageError), self.population.listening() as listener:
+            # What changed before listening began will not be heard of: look once more.
+            if isinstance(self.decide(), Wait):
+                listener.wait(pause)
+
+
+def _log_progress(plan: Plan) -> None:
+    """Say how good the births of a generation are."""
+    best = plan.certificate[0]
+    if math.isinf(best):
+        _logger.warning(
+            "Everybody in generation %d has diverged: every fitness is NaN or infinite. "
+            "Check the loss, the data and the ranges of the learning rates.",
+            plan.generation - 1,
+        )
+    _logger.info(
+        "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
+        plan.generation - 1,
+        best,
+        len(plan.certificate),
+        plan.certificate[-1],
+    )

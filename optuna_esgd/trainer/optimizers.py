@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
@@ -10,23 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.engine.individual import Individual
+from optuna_esgd.errors import OptimizerError
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.optim.rule import Draws, Part, Rule, run_step
 from optuna_esgd.species.base import Species
-from optuna_esgd.species.batched import BatchedUpdate
 from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.trainer.blame import blamed_on_the_optimizer, warn_of_failure
+from optuna_esgd.trainer.evaluations import CohortEvaluations, RowClosure, write_gradients
+from optuna_esgd.trainer.spaces import of_species
 
 Tensors = dict[str, Tensor]
 
 
 class CohortOptimizers:
-    """Steps all rows of a cohort, whose rows of one species must lie side by side.
+    """The optimizers of all rows of a cohort.
 
     Args:
         weights: The cohort's matrix, changed in place.
-        individuals: Who is in which row.
+        individuals: Who is in which row. Rows of one species lie side by side, and those of
+            species that need a closure after all others.
         species: By name.
         states: Inherited optimizer state per row; empty to start afresh.
+
+    Attributes:
+        parties: Who steps together; each is stepped by itself.
     """
 
     def __init__(
@@ -36,33 +45,19 @@ class CohortOptimizers:
         species: Mapping[str, Species],
         states: Sequence[Mapping[str, Tensor]],
     ) -> None:
-        self._layout = weights.layout
-        self._groups: list[_Group] = []
         self._row_groups: list[tuple[_Group, int]] = []
+        sharing: list[_Group] = []
+        alone: list[_Group] = []
         for name, rows in _side_by_side(individuals):
-            chosen = species[name]
-            members = individuals[rows.start : rows.stop]
-            group: _Group
-            if chosen.batched is not None:
-                group = _BatchedGroup(chosen, chosen.batched, weights, rows, members)
-            else:
-                group = _PerRowGroup(chosen, weights, rows, members)
-            self._groups.append(group)
-            for row in rows:
-                self._row_groups.append((group, row - rows.start))
-                group.write(row - rows.start, states[row])
-                group.keep(row - rows.start)
-        self.gradients_per_step = [species[one.species].gradients_per_step for one in individuals]
-
-    def step(self, gradients: Mapping[str, Tensor]) -> None:
-        """One update of every row.
-
-        Args:
-            gradients: name -> (rows, *shape) of every trainable parameter.
-        """
-        flat = self._layout.flatten_trainable(gradients)
-        for group in self._groups:
-            group.step(flat)
+            for group in _groups(species[name], weights, rows, individuals):
+                (alone if species[name].needs_closure else sharing).append(group)
+                for position, row in enumerate(group.rows):
+                    self._row_groups.append((group, position))
+                    group.write(position, states[row])
+                    group.keep(position)
+        self.parties = [Party([group]) for group in alone]
+        if sharing:
+            self.parties.insert(0, Party(sharing))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Copy the state of these rows as the one to return to."""
@@ -86,112 +81,197 @@ class CohortOptimizers:
         group, position = self._row_groups[row]
         return group.save(position)
 
+    def take_failed_rows(self) -> list[int]:
+        """Rows whose optimizer raised since the last call; it may step again from now on."""
+        return [row for party in self.parties for row in party.take_failed_rows()]
+
+
+class Party:
+    """Groups of rows whose gradients come from one backward pass; or one group by itself.
+
+    Attributes:
+        rows: All of its rows.
+    """
+
+    def __init__(self, groups: Sequence[_Group]) -> None:
+        self.rows = range(groups[0].rows.start, groups[-1].rows.stop)
+        self._groups = groups
+        self._failed: list[_Group] = []
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is still a group that can step."""
+        return len(self._failed) < len(self._groups)
+
+    def step(self, evaluations: CohortEvaluations) -> None:
+        """One step of every group that has not failed."""
+        if len(self._groups) == 1:
+            self._step(self._groups[0], evaluations, evaluations)
+            return
+        losses, blocks = evaluations.gradients()
+        for group in self._groups:
+            if group not in self._failed:
+                start, stop = (
+                    edge - self.rows.start for edge in (group.rows.start, group.rows.stop)
+                )
+                share = _Share(losses[start:stop], [block[start:stop] for block in blocks])
+                self._step(group, share, evaluations)
+
+    def take_failed_rows(self) -> list[int]:
+        """See ``CohortOptimizers``."""
+        failed, self._failed = self._failed, []
+        return [row for group in failed for row in group.rows]
+
+    def _step(
+        self, group: _Group, evaluations: CohortEvaluations | _Share, source: CohortEvaluations
+    ) -> None:
+        try:
+            with blamed_on_the_optimizer(source, group.name), torch.no_grad():
+                group.step(evaluations)
+        except OptimizerError as error:
+            warn_of_failure(group.name, error)
+            self._failed.append(group)
+
+
+class _Share:
+    """A group's part of a backward pass that was made for several."""
+
+    def __init__(self, losses: Tensor, gradients: list[Tensor]) -> None:
+        self._losses = losses
+        self._gradients = gradients
+
+    def gradients(self) -> tuple[Tensor, list[Tensor]]:
+        return self._losses, self._gradients
+
+    def losses(self) -> Tensor:
+        return self._losses
+
+    def advance(self) -> None:
+        """Whoever made the backward pass does that."""
+
 
 class _Group(Protocol):
+    name: str
+    rows: range
+
     def write(self, position: int, state: Mapping[str, Tensor]) -> None: ...
     def save(self, position: int) -> Tensors: ...
-    def step(self, gradients: Sequence[Tensor]) -> None: ...
+    def step(self, evaluations: CohortEvaluations | _Share) -> None: ...
     def keep(self, position: int) -> None: ...
     def restore(self, position: int) -> None: ...
 
 
-class _BatchedGroup:
-    """Rows of one species with a batched rule: state is a matrix like the weights."""
+def _groups(
+    species: Species, weights: Matrix, rows: range, individuals: Sequence[Individual]
+) -> list[_Group]:
+    """All rows of a species as one group if it has a rule, else each as one of its own."""
+    if species.batched is None:
+        return [_RowGroup(species, weights, row, individuals[row]) for row in rows]
+    members = individuals[rows.start : rows.stop]
+    return [_RuleGroup(species, species.batched, weights, rows, members)]
+
+
+class _RuleGroup:
+    """Rows of one species with a rule: state is a matrix like the weights."""
 
     def __init__(
         self,
         species: Species,
-        update: BatchedUpdate,
+        rule: Rule,
         weights: Matrix,
         rows: range,
         individuals: Sequence[Individual],
     ) -> None:
-        self._update = update
-        self._rows = slice(rows.start, rows.stop)
-        self._parameters = [block[self._rows] for block in weights.trainable()]
-        self._states = [update.init_state(block) for block in self._parameters]
+        self.name, self.rows = species.name, rows
+        self._rule = rule
         self._shapes = _block_shapes(weights.layout)
-        self._kept = [
-            {name: tensor.clone() for name, tensor in state.items()} for state in self._states
+        self._places = [
+            places.to(weights.device) for places in _block_places(weights.layout, self._shapes)
         ]
-        self._columns = [
-            species.columns([one.hyperparameters for one in individuals], block)
-            for block in self._parameters
+        hyperparameters = [one.hyperparameters for one in individuals]
+        self._parts = [
+            Part(block, rule.init_state(block), species.columns(hyperparameters, block))
+            for block in weights.rows(rows).trainable()
+        ]
+        self._kept = [
+            {name: tensor.clone() for name, tensor in part.state.items()} for part in self._parts
         ]
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        for parameters, gradient, state, columns in zip(
-            self._parameters, gradients, self._states, self._columns, strict=True
-        ):
-            self._update.step(parameters, gradient[self._rows], state, columns)
+    def step(self, evaluations: CohortEvaluations | _Share) -> None:
+        for part, places in zip(self._parts, self._places, strict=True):
+            part.work.clear()
+            if isinstance(evaluations, CohortEvaluations):
+                part.draws = Draws(evaluations.key, places)
+        run_step(self._rule, self._parts, evaluations)
 
     def write(self, position: int, state: Mapping[str, Tensor]) -> None:
-        for tensors, shapes in zip(self._states, self._shapes, strict=True):
-            joined = self._update.join_row_state(state, shapes)
-            self._update.write_row_state(tensors, position, joined)
+        for part, shapes in zip(self._parts, self._shapes, strict=True):
+            joined = self._rule.join_row_state(state, shapes)
+            self._rule.write_row_state(part.state, position, joined)
 
     def save(self, position: int) -> Tensors:
         """In torch's own form, so that a row may be trained alone another time."""
         saved: Tensors = {}
-        for tensors, shapes in zip(self._states, self._shapes, strict=True):
-            row = self._update.row_state(tensors, position)
-            saved |= self._update.split_row_state(row, shapes)
+        for part, shapes in zip(self._parts, self._shapes, strict=True):
+            row = self._rule.row_state(part.state, position)
+            saved |= self._rule.split_row_state(row, shapes)
         return {name: tensor.cpu() for name, tensor in saved.items()}
 
     def keep(self, position: int) -> None:
-        for kept, state in zip(self._kept, self._states, strict=True):
-            for name, tensor in state.items():
+        for kept, part in zip(self._kept, self._parts, strict=True):
+            for name, tensor in part.state.items():
                 kept[name][position].copy_(tensor[position])
 
     def restore(self, position: int) -> None:
-        for kept, state in zip(self._kept, self._states, strict=True):
-            for name, tensor in state.items():
+        for kept, part in zip(self._kept, self._parts, strict=True):
+            for name, tensor in part.state.items():
                 tensor[position].copy_(kept[name][position])
 
 
-class _PerRowGroup:
-    """Rows of a species without a batched rule: a torch optimizer each, on views of the row."""
+class _RowGroup:
+    """One row of a species without a rule: a torch optimizer on views of the row."""
 
     def __init__(
-        self, species: Species, weights: Matrix, rows: range, individuals: Sequence[Individual]
+        self, species: Species, weights: Matrix, row: int, individual: Individual
     ) -> None:
+        self.name, self.rows = species.name, range(row, row + 1)
         self._species = species
-        self._individuals = individuals
-        self._layout = weights.layout
-        self._rows = rows
-        views = weights.parameters()
-        self._parameters = [
-            {name: nn.Parameter(view[row]) for name, view in views.items()} for row in rows
-        ]
-        self._optimizers = [self._build(position) for position in range(len(rows))]
-        self._kept: list[Tensors] = [{} for _ in rows]
+        self._individual = individual
+        self._weights = weights.rows(self.rows)
+        self._parameters = {
+            name: nn.Parameter(view[0]) for name, view in self._weights.parameters().items()
+        }
+        self._optimizer = self._build()
+        self._kept: Tensors = {}
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        views = self._layout.unflatten_trainable(gradients)
-        for row, parameters, optimizer in zip(
-            self._rows, self._parameters, self._optimizers, strict=True
-        ):
-            for name, parameter in parameters.items():
-                parameter.grad = views[name][row]
-            optimizer.step()
+    def step(self, evaluations: CohortEvaluations | _Share) -> None:
+        if self._species.needs_closure and isinstance(evaluations, CohortEvaluations):
+            closure = RowClosure(evaluations, self._parameters)
+            self._optimizer.step(closure)  # type: ignore[arg-type]
+            return
+        _, blocks = evaluations.gradients()
+        write_gradients(self._weights, blocks, self._parameters)
+        self._optimizer.step()
 
     def write(self, position: int, state: Mapping[str, Tensor]) -> None:
-        self._optimizers[position] = self._build(position)
-        restore_state(self._optimizers[position], state)
+        del position
+        self._optimizer = self._build()
+        restore_state(self._optimizer, state)
 
     def save(self, position: int) -> Tensors:
-        return flatten_state(self._optimizers[position])
+        del position
+        return flatten_state(self._optimizer)
 
     def keep(self, position: int) -> None:
-        self._kept[position] = self.save(position)
+        self._kept = self.save(position)
 
     def restore(self, position: int) -> None:
-        self.write(position, self._kept[position])
+        self.write(position, self._kept)
 
-    def _build(self, position: int) -> torch.optim.Optimizer:
+    def _build(self) -> torch.optim.Optimizer:
         return self._species.build(
-            list(self._parameters[position].values()),
-            self._individuals[position].hyperparameters,
+            list(self._parameters.values()),
+            of_species(self._species, self._individual.hyperparameters),
         )
 
 
@@ -205,6 +285,28 @@ def _block_shapes(layout: Layout) -> list[dict[int, tuple[int, ...]]]:
         }
         for block in layout.blocks
         if block.n_trainable > 0
+    ]
+
+
+def _block_places(
+    layout: Layout, block_shapes: Sequence[Mapping[int, tuple[int, ...]]]
+) -> list[Tensor]:
+    """(n_trainable,) for each block that trains: a weight's number among all that train.
+
+    Counted through the parameters in the model's order, as an optimizer of one model counts.
+    """
+    starts, n_before = {}, 0
+    for number, entry in enumerate(layout.of_kind("parameter")):
+        starts[number] = n_before
+        n_before += entry.size
+    return [
+        torch.cat(
+            [
+                torch.arange(starts[number], starts[number] + math.prod(shape))
+                for number, shape in shapes.items()
+            ]
+        )
+        for shapes in block_shapes
     ]
 
 

@@ -53,6 +53,7 @@ class Progress:
     n_back_offs: int = 0
     n_epochs: int = 0
     n_gradients: int = 0
+    n_forwards: int = 0
     n_evaluations: int = 0
 
 

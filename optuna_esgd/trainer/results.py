@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
 from optuna_esgd.engine.individual import Individual, Reference
+from optuna_esgd.engine.places import current_holders
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundError
 from optuna_esgd.genome.codec import decode
@@ -63,8 +64,9 @@ def load_individual(
 ) -> nn.Module:
     """Load the weights a trial ended with, where they are still stored.
 
-    Stored are the last finished generation and the one in training, the best so far, and pinned
-    trials (``esgd.pin``).
+    Stored are the last finished generation and the one in training (in an asynchronous run: who
+    holds a place, and the parents of whoever is on the way), the best so far, and pinned trials
+    (``esgd.pin``).
 
     Raises:
         WeightsNotFoundError: The trial has no individual, or its weights were collected.
@@ -178,10 +180,18 @@ class Ensemble(nn.Module):
 def last_population(population: Population) -> list[Individual]:
     """The finished, stored individuals of the latest complete generation, best first.
 
+    In an asynchronous run, those who hold a place now.
+
     Raises:
         WeightsNotFoundError: No generation is complete yet.
     """
-    latest = population.facts().generation
+    facts = population.facts()
+    if population.configuration.get("asynchronous"):
+        holders = [one for one in current_holders(facts) if one.is_stored]
+        if holders:
+            return sorted(holders, key=lambda one: one.fitness_or_inf)
+        raise WeightsNotFoundError("No individual has finished yet; train at least one trial.")
+    latest = facts.generation
     for generation in range(latest, max(latest - 2, -1), -1):
         slots = [s for s in population.slots(generation=generation) if s.key.round == 0]
         if slots and all(slot.state == "finished" for slot in slots):

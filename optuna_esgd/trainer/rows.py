@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +10,15 @@ from torch import Tensor, nn
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
+from optuna_esgd.errors import OptimizerError
 from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.trainer.blame import warn_of_failure
 from optuna_esgd.trainer.seeding import build_seeded, seeded
+from optuna_esgd.trainer.spaces import of_species
+from optuna_esgd.trainer.spending import Spending, counted
 from optuna_esgd.trainer.task import Epoch, Task, check_fitness
 
 
@@ -43,28 +46,41 @@ class RowTraining:
         self._kept_weights = weights.clone()
         self._kept_states: list[dict[str, Tensor]] = [{} for _ in individuals]
 
-    def train_epoch(self, number: int) -> list[int]:
+    def train_epoch(self, number: int) -> list[Spending]:
         """Let the task train each row."""
         return [self._train_row(row, one, number) for row, one in enumerate(self._individuals)]
 
-    def _train_row(self, row: int, one: Individual, number: int) -> int:
+    def _train_row(self, row: int, one: Individual, number: int) -> Spending:
         device = self.weights.device
         seed = epoch_seed(self._configuration, one, number)
         epoch = Epoch(
             generation=one.reference.generation,
             individual=one.reference.number,
             number=number,
+            n_epochs=self._configuration.n_epochs,
             seed=seed,
             hyperparameters=dict(one.hyperparameters),
             device=device,
         )
         model, optimizer = self._models[row], self._optimizers[row]
-        with seeded(seed), counted_steps(optimizer) as steps:
+        cost = self._species[one.species].gradients_per_step
+        with seeded(seed), counted(optimizer, cost) as spending:
             model.train()
-            spent = self._task.train_epoch(model, optimizer, epoch)
+            try:
+                reported = self._task.train_epoch(model, optimizer, epoch)
+            except OptimizerError as error:
+                warn_of_failure(one.species, error)
+                self.restore([row])
+                return spending
         self.weights.take_from(model, row)
-        n_steps = len(steps) if spent is None else spent
-        return n_steps * self._species[one.species].gradients_per_step
+        if reported is not None:
+            spending.n_gradients = reported
+        return spending
+
+    def take_weights(self) -> None:
+        """Load the matrix into the models."""
+        for row, model in enumerate(self._models):
+            self.weights.load_into(model, row)
 
     def score(self) -> list[float]:
         """Let the task score each row."""
@@ -100,7 +116,8 @@ class RowTraining:
 
     def _build_optimizer(self, row: int, one: Individual) -> torch.optim.Optimizer:
         parameters = [p for p in self._models[row].parameters() if p.requires_grad]
-        return self._species[one.species].build(parameters, one.hyperparameters)
+        species = self._species[one.species]
+        return species.build(parameters, of_species(species, one.hyperparameters))
 
 
 def epoch_seed(configuration: Configuration, individual: Individual, number: int) -> int:
@@ -123,14 +140,3 @@ def score_rows(
             value: Any = task.fitness(model)
         scores.append(check_fitness(value, maximize=configuration.maximize))
     return scores
-
-
-@contextlib.contextmanager
-def counted_steps(optimizer: torch.optim.Optimizer) -> Iterator[list[None]]:
-    """Count the optimizer's steps within a block (the length of the list)."""
-    steps: list[None] = []
-    hook = optimizer.register_step_post_hook(lambda *_: steps.append(None))
-    try:
-        yield steps
-    finally:
-        hook.remove()

@@ -13,6 +13,7 @@ from optuna_esgd.evolution.back_off import BackOffRule
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress, describe, resume
+from optuna_esgd.trainer.spending import Spending
 
 
 class Training(Protocol):
@@ -20,8 +21,12 @@ class Training(Protocol):
 
     weights: Matrix
 
-    def train_epoch(self, number: int) -> list[int]:
-        """Train every row for one epoch; returns the gradient evaluations of each."""
+    def train_epoch(self, number: int) -> list[Spending]:
+        """Train every row for one epoch; returns what each has cost."""
+        ...
+
+    def take_weights(self) -> None:
+        """Go on from what somebody else has written into ``weights``."""
         ...
 
     def score(self) -> list[float]:
@@ -57,7 +62,6 @@ def run_sgd_step(
         training: The cohort at its birth weights; ends at the kept points.
         individuals: Who is in which row.
         configuration: K_s and the reading of back-off.
-
         checkpoints: Where the step goes on that another worker began, and is told of progress.
 
     Returns:
@@ -74,7 +78,7 @@ def run_sgd_step(
             BackOffRule(configuration.back_off, one.fitness, one.n_back_offs) for one in progress
         ]
     for number in range(progress[0].n_epochs, configuration.n_epochs):
-        n_gradients = training.train_epoch(number)
+        spent = training.train_epoch(number)
         is_last = number + 1 == configuration.n_epochs
         kept, restored = [], []
         for row, (one, fitness) in enumerate(zip(progress, training.score(), strict=True)):
@@ -83,7 +87,8 @@ def run_sgd_step(
                 kept.append(row)
             if rules[row].must_restore(kept=is_kept, is_last_epoch=is_last):
                 restored.append(row)
-            one.n_gradients += n_gradients[row]
+            one.n_gradients += spent[row].n_gradients
+            one.n_forwards += spent[row].n_forwards
             one.n_epochs += 1
             one.n_evaluations += 1
             one.fitness, one.n_back_offs = rules[row].best_fitness, rules[row].n_back_offs

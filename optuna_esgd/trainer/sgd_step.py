@@ -30,9 +30,9 @@ from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
-from optuna_esgd.trainer.rows import counted_steps
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes, replace_trial
+from optuna_esgd.trainer.spending import Spending, counted
 from optuna_esgd.trainer.task import check_fitness, evaluation_mode, shown_value
 
 _logger = logging.getLogger(__name__)
@@ -217,10 +217,10 @@ class SgdStep:
             self._weights = self._births.weights([self._individual])
             self._weights.load_into(self._model, 0)
         self._kept_state: dict[str, torch.Tensor] = {}
-        self._steps: list[None] = []
+        self._spending = Spending()
         if self._optimizer is not None:
             self._inherit_state(self._optimizer, ancestor)
-            self._steps = self._stack.enter_context(counted_steps(self._optimizer))
+            self._spending = self._stack.enter_context(counted(self._optimizer))
             self._kept_state = flatten_state(self._optimizer)
         birth_fitness = self._individual.birth_fitness
         self._birth_fitness = self._score(self._model) if birth_fitness is None else birth_fitness
@@ -268,7 +268,8 @@ class SgdStep:
             hyperparameters=dict(self._trial.params),
             n_back_offs=self._rule.n_back_offs,
             n_epochs=self._n_epochs,
-            n_gradients=len(self._steps),
+            n_gradients=self._spending.n_gradients,
+            n_forwards=self._spending.n_forwards,
             n_evaluations=self._n_evaluations,
         )
 

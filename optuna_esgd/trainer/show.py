@@ -14,8 +14,7 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import annealed_range
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Population
-from optuna_esgd.evolution.space import Choices, Range, Value
-from optuna_esgd.species.base import Species
+from optuna_esgd.evolution.space import Choices, Range, Space, Value
 from optuna_esgd.trainer.faces import OptunaSampler
 from optuna_esgd.trainer.task import shown_value
 
@@ -24,11 +23,11 @@ def show_individual(
     trial: Trial,
     individual: Individual,
     sampler: OptunaSampler,
-    species: Mapping[str, Species],
+    spaces: Mapping[str, Space],
     configuration: Configuration,
 ) -> None:
     """Write what the individual was trained with, and how it went, into its trial."""
-    ranges = _ranges(individual, species, configuration)
+    ranges = _ranges(individual, spaces, configuration)
     sampler.suggest_planned(trial, ranges, _values(individual))
     for name, value in attributes(individual, configuration).items():
         trial.set_user_attr(name, value)
@@ -39,7 +38,7 @@ def show_in_new_trial(
     population: Population,
     individual: Individual,
     sampler: OptunaSampler,
-    species: Mapping[str, Species],
+    spaces: Mapping[str, Space],
     configuration: Configuration,
 ) -> None:
     """Make a trial that shows a finished individual: three commits in all.
@@ -47,7 +46,7 @@ def show_in_new_trial(
     The trial is running until it is bound to the individual, so that each individual has one
     complete trial, wherever a worker dies: a running trial that nobody ends is failed later.
     """
-    distributions = sampler.distributions(_ranges(individual, species, configuration))
+    distributions = sampler.distributions(_ranges(individual, spaces, configuration))
     template = create_trial(
         state=TrialState.RUNNING,
         params=_values(individual),
@@ -67,13 +66,13 @@ def show_in_new_trial(
 
 
 def _ranges(
-    individual: Individual, species: Mapping[str, Species], configuration: Configuration
+    individual: Individual, spaces: Mapping[str, Space], configuration: Configuration
 ) -> dict[str, Range]:
     """The ranges that an individual's values come from, the species among them."""
     generation = individual.reference.generation
-    space = species[individual.species].space
+    space = spaces[individual.species]
     return {
-        "species": Choices(tuple(species)),
+        "species": Choices(tuple(spaces)),
         **{
             name: annealed_range(configuration, generation, name, range_)
             for name, range_ in space.items()
@@ -95,6 +94,7 @@ def attributes(individual: Individual, configuration: Configuration) -> dict[str
         "back_offs": individual.n_back_offs,
         "epochs": individual.n_epochs,
         "gradients": individual.n_gradients,
+        "forwards": individual.n_forwards,
         "worker": individual.worker,
     }
     if individual.birth_fitness is not None and math.isfinite(individual.birth_fitness):

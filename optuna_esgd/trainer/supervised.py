@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-import xxhash
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from optuna_esgd.errors import ConfigurationError, TaskError
-from optuna_esgd.genome.keyed_randomness import KeyedDropout
+from optuna_esgd.evolution.space import FloatRange, Space
 from optuna_esgd.genome.statistics import has_running_statistics, reestimate_statistics
+from optuna_esgd.trainer.blame import blamed_on_the_optimizer
+from optuna_esgd.trainer.closure import SupervisedClosure
+from optuna_esgd.trainer.dropout import check_has_dropout, dropout_range, set_dropout
+from optuna_esgd.trainer.examples import Arrays, Examples, ExampleSet
+from optuna_esgd.trainer.guidance import (
+    MakeSampler,
+    Schedule,
+    described,
+    resolve_batches,
+    resolve_schedule,
+    scheduled,
+)
 from optuna_esgd.trainer.task import Epoch, Task, evaluation_mode
+from optuna_esgd.trainer.training_batches import SampledBatches, TrainingBatches
 
-Arrays: TypeAlias = tuple[Any, Any]
-Examples: TypeAlias = "Arrays | Dataset[Any] | DataLoader[Any]"
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
 _CALIBRATION_EXAMPLES = 2048
@@ -42,6 +50,16 @@ class SupervisedTask(Task):
             a batched cohort takes as much as all of its individuals together.
         precision: ``"float32"``, or ``"bfloat16"`` to run forward and backward passes under
             autocast (weights stay as they are).
+        schedule: Learning rate or momentum over the SGD step, by batches: ``"cosine"``,
+            ``"momentum_annealing"``, or ``schedule(optimizer, n_steps)`` that makes a scheduler of
+            ``torch.optim``. It starts from the values the trial shows in every generation.
+        batches: Which examples come next: ``"oddball"`` by error, ``"importance"`` the same with
+            importance weights, or ``batches(n, batch_size, generator=...)`` that makes a batch
+            sampler, such as ``partial(OddballSampler, alpha=2)``. One that has ``update`` and
+            ``weights`` is told the loss of every example when an epoch begins (one more forward
+            pass), and of each batch as it trains. Everyone once, in a random order, if None.
+        dropout: Range of the dropout rate, e.g. ``(0.0, 0.5)``: a hyperparameter that is inherited
+            like those of the species; all dropout layers of the model train with it.
         calibration: Examples to re-estimate batch-norm statistics of bred models on; up to 2048
             training examples if None.
 
@@ -60,6 +78,9 @@ class SupervisedTask(Task):
         batch_size: int | None = None,
         evaluation_batch_size: int = 256,
         precision: str = "float32",
+        schedule: Schedule | str | None = None,
+        batches: MakeSampler | str | None = None,
+        dropout: FloatRange | tuple[float, float] | None = None,
         calibration: Arrays | None = None,
     ) -> None:
         if isinstance(model, nn.Module) or not callable(model):
@@ -84,6 +105,9 @@ class SupervisedTask(Task):
         size = 32 if batch_size is None else batch_size
         self.train = ExampleSet.of(train, size, "train", override=batch_size)
         self.validation = ExampleSet.of(validation, evaluation_batch_size, "validation")
+        self.schedule = resolve_schedule(schedule)
+        self.make_sampler = resolve_batches(batches)
+        self._dropout = None if dropout is None else dropout_range(dropout)
         self._calibration = (
             None
             if calibration is None
@@ -95,21 +119,64 @@ class SupervisedTask(Task):
         model = self.model()
         if not isinstance(model, nn.Module):
             raise TaskError(f"model() must return a torch.nn.Module, got {type(model).__name__}.")
+        if self._dropout is not None:
+            check_has_dropout(model)
         return model
 
-    def train_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Epoch) -> int:
-        """One pass over the training examples in this individual's own order (the reference)."""
+    @property
+    def space(self) -> Space:
+        """The dropout rate, where it is searched."""
+        return {} if self._dropout is None else {"dropout": self._dropout}
+
+    def train_epoch(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Epoch
+    ) -> None:
+        """One pass over the training examples in this individual's own order (the reference).
+
+        A step that has begun ends: an optimizer that takes several mini-batches per step may go
+        on into another pass. Whatever optimizers ask for, see ``optuna_esgd.optim.closure``.
+
+        Raises:
+            OptimizerError: The optimizer raised in its step.
+        """
+        if self._dropout is not None:
+            set_dropout(model, epoch.hyperparameters["dropout"])
+        batches = self._training_batches(model, epoch)
         model.train()
-        n_gradients = 0
-        keys = torch.tensor(epoch.seed)
-        for step, (inputs, targets) in enumerate(self.train.batches(epoch.device, epoch.seed)):
-            optimizer.zero_grad()
-            with self.autocast(epoch.device), KeyedDropout(keys.to(epoch.device) + step):
-                loss = self.loss(model(inputs), targets)
-            loss.backward()
-            optimizer.step()
-            n_gradients += 1
-        return n_gradients
+        closure = SupervisedClosure(batches, model, optimizer, epoch, self.autocast)
+        n_scheduled = 0
+        with scheduled(self.schedule, optimizer, epoch, len(batches)) as advance:
+            while closure.n_advances < len(batches):
+                with blamed_on_the_optimizer(closure, type(optimizer).__name__):
+                    optimizer.step(closure)  # type: ignore[arg-type]
+                closure.advance()
+                for _ in range(n_scheduled, min(closure.n_advances, len(batches))):
+                    advance()
+                n_scheduled = closure.n_advances
+
+    def why_row_by_row(self) -> str | None:
+        """Why this task's epochs cannot be batched, whatever the model; None if they can."""
+        if type(self).train_epoch is not SupervisedTask.train_epoch:
+            return f"{type(self).__name__} has a train_epoch of its own"
+        guides = {
+            "schedule": self.schedule,
+            "batches": self.make_sampler,
+            "dropout": self._dropout,
+        }
+        chosen = [name for name, guide in guides.items() if guide is not None]
+        return f"each individual has its own {' and '.join(chosen)}" if chosen else None
+
+    def _training_batches(self, model: nn.Module, epoch: Epoch) -> TrainingBatches:
+        """The batches of an epoch, and their loss."""
+        if self.make_sampler is None:
+            return TrainingBatches(self.train, self.loss, epoch)
+        made = self.make_sampler(
+            len(self.train), self.train.batch_size, generator=epoch.generator()
+        )
+        batches = SampledBatches(self.train, self.loss, epoch, made)
+        with evaluation_mode(model), self.autocast(epoch.device):
+            batches.measure_errors(model, self.validation.batch_size)
+        return batches
 
     def fitness(self, model: nn.Module) -> float:
         """Mean metric (or loss) over the validation examples."""
@@ -130,10 +197,12 @@ class SupervisedTask(Task):
 
     def describe(self) -> Mapping[str, str]:
         """Digests of the data, where it is tensors, and what else changes the numbers."""
+        guides = {"schedule": described(self.schedule), "batches": described(self.make_sampler)}
         return {
             "training data": f"{self.train.describe()}, batches of {self.train.batch_size}",
             "validation data": self.validation.describe(),
             "precision": self.precision,
+            **{name: text for name, text in guides.items() if text is not None},
         }
 
     def calibrate(self, model: nn.Module) -> None:
@@ -160,155 +229,3 @@ class SupervisedTask(Task):
         return torch.autocast(
             device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
         )
-
-
-class ExampleSet:
-    """Examples in one form: tensors where possible, else a map-style dataset.
-
-    Attributes:
-        tensors: (inputs, targets) with examples along the first dimension; None for a dataset
-            that must be asked for each item (it may augment).
-        batch_size: Examples per batch; the last batch may be smaller.
-    """
-
-    def __init__(
-        self,
-        tensors: tuple[Tensor, Tensor] | None,
-        dataset: Dataset[Any] | None,
-        batch_size: int,
-        collate: Callable[[list[Any]], Any],
-        *,
-        drop_last: bool = False,
-    ) -> None:
-        self.tensors = tensors
-        self.batch_size = batch_size
-        self.drop_last = drop_last
-        self._dataset = dataset
-        self._collate = collate
-        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
-
-    @classmethod
-    def of(
-        cls, examples: Examples, batch_size: int, name: str, *, override: int | None = None
-    ) -> ExampleSet:
-        """Bring what users have (arrays, tensors, dataset, loader) into this form.
-
-        Raises:
-            ConfigurationError: Not examples, of unequal lengths, or none at all.
-        """
-        collate: Callable[[list[Any]], Any] = default_collate
-        drop_last = False
-        if isinstance(examples, DataLoader):
-            drop_last = examples.drop_last and name == "train"
-            if examples.batch_size is not None and override is None and name == "train":
-                batch_size = examples.batch_size
-            collate, examples = examples.collate_fn, examples.dataset
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigurationError(
-                f"Batch sizes must be whole numbers of at least 1, got {batch_size!r}."
-            )
-        if isinstance(examples, IterableDataset):
-            raise ConfigurationError(
-                f"{name} must be of known length with items by index; an IterableDataset is not. "
-                "Use a map-style dataset, or subclass Task and write train_epoch yourself."
-            )
-        # Only the plain class: whatever transforms its items must be asked for them.
-        if type(examples) is TensorDataset and collate is default_collate:
-            tensors: tuple[Tensor, ...] = examples.tensors
-            examples = (tensors[0], tensors[1]) if len(tensors) == 2 else examples
-        if isinstance(examples, Dataset):
-            n_examples = len(examples)  # type: ignore[arg-type]
-            made = cls(None, examples, batch_size, collate, drop_last=drop_last)
-        else:
-            inputs, targets = _as_tensors(examples, name)
-            n_examples = len(inputs)
-            made = cls((inputs, targets), None, batch_size, collate, drop_last=drop_last)
-        if n_examples == 0:
-            raise ConfigurationError(f"{name} has no examples.")
-        return made
-
-    def describe(self) -> str:
-        """Number of examples, and a digest where they are tensors."""
-        if self.tensors is None:
-            return f"{len(self)} examples"
-        digest = xxhash.xxh3_64()
-        for tensor in self.tensors:
-            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-            content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(content.numpy().data)
-        return f"{len(self)} examples {digest.hexdigest()}"
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        if self.tensors is not None:
-            return len(self.tensors[0])
-        return len(self._dataset)  # type: ignore[arg-type]
-
-    @property
-    def n_batches(self) -> int:
-        """Batches in one pass."""
-        return len(self.cut(torch.arange(len(self))))
-
-    def cut(self, order: Tensor, dim: int = 0) -> list[Tensor]:
-        """Cut indices along a dimension into batches; the last may be smaller, or dropped."""
-        batches = list(order.split(self.batch_size, dim=dim))
-        if self.drop_last and len(batches) > 1 and batches[-1].shape[dim] < self.batch_size:
-            del batches[-1]
-        return batches
-
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The tensors on a device, copied there once."""
-        if self.tensors is None:
-            raise TypeError("These examples are a dataset, not tensors.")
-        if device not in self._on_device:
-            inputs, targets = self.tensors
-            self._on_device[device] = (inputs.to(device), targets.to(device))
-        return self._on_device[device]
-
-    def order(self, seed: int) -> Tensor:
-        """(examples,) a permutation that depends on the seed only."""
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-
-    def batches(self, device: torch.device, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
-        """One pass, in the order of ``seed``, or as they are where it is None."""
-        order = torch.arange(len(self)) if seed is None else self.order(seed)
-        for indices in self.cut(order):
-            if self.tensors is not None:
-                inputs, targets = self.on(device)
-                on_device = indices.to(device)
-                yield inputs[on_device], targets[on_device]
-            else:
-                items = [self._dataset[int(index)] for index in indices]  # type: ignore[index]
-                inputs, targets = self._collate(items)
-                yield _to_device(inputs, device), _to_device(targets, device)
-
-
-def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:
-    if not (isinstance(examples, tuple | list) and len(examples) == 2):
-        raise ConfigurationError(
-            f"{name} must be (inputs, targets), a Dataset or a DataLoader, got "
-            f"{type(examples).__name__}."
-        )
-    tensors = []
-    for part in examples:
-        if not isinstance(part, torch.Tensor | np.ndarray):
-            raise ConfigurationError(
-                f"{name} must hold tensors or arrays, got {type(part).__name__}."
-            )
-        tensors.append(torch.as_tensor(part))
-    inputs, targets = tensors
-    if len(inputs) != len(targets):
-        raise ConfigurationError(
-            f"{name} has {len(inputs)} inputs but {len(targets)} targets; they must be as many."
-        )
-    return inputs, targets
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, tuple | list):
-        return type(batch)(_to_device(part, device) for part in batch)
-    if isinstance(batch, dict):
-        return {name: _to_device(part, device) for name, part in batch.items()}
-    return batch

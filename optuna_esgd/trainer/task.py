@@ -14,7 +14,7 @@ import torch
 
 from optuna_esgd.errors import TaskError
 from optuna_esgd.evolution.fitness import clean_fitness
-from optuna_esgd.evolution.space import Value
+from optuna_esgd.evolution.space import Space, Value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,7 @@ class Epoch:
         generation: From 0.
         individual: Number of the individual within its generation.
         number: Epoch within the SGD step, from 0.
+        n_epochs: Epochs in the SGD step.
         seed: 63 bits that belong to this epoch of this individual alone. Derive every random
             draw (data order, dropout, augmentation) from it and runs can be repeated bit by bit.
         hyperparameters: What the individual trains with.
@@ -38,6 +39,7 @@ class Epoch:
     individual: int
     number: int
     seed: int
+    n_epochs: int = 1
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -68,6 +70,14 @@ class Task(abc.ABC):
         ...         return torch.nn.functional.mse_loss(model(x_validation), y_validation).item()
     """
 
+    @property
+    def space(self) -> Space:
+        """Hyperparameters of the task itself, by name, inherited like those of the species.
+
+        Override it to have them searched; ``epoch.hyperparameters`` holds an individual's values.
+        """
+        return {}
+
     @abc.abstractmethod
     def build_model(self) -> nn.Module:
         """Make a freshly initialised model; called once per founder, with torch seeded."""
@@ -79,7 +89,8 @@ class Task(abc.ABC):
         """Train ``model`` in place for one epoch.
 
         Returns:
-            Gradient evaluations spent, or None to have the optimizer's steps counted.
+            Gradient evaluations spent, or None to have them counted: the optimizer's calls of a
+            closure, or its steps times the species' ``gradients_per_step``.
         """
 
     @abc.abstractmethod

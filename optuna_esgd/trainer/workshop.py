@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
@@ -14,14 +14,12 @@ from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.genome.codec import encode
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.operators import ClusterSuppression, Diversity, Mutation
 from optuna_esgd.species.base import Species
-from optuna_esgd.trainer.batched import (
-    BatchedModel,
-    BatchedTraining,
-    score_batched,
-    why_not_batched,
-)
+from optuna_esgd.trainer.batched import BatchedTraining, score_batched
+from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
+from optuna_esgd.trainer.diversity import coupled, suppress
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress
 from optuna_esgd.trainer.rows import RowTraining, score_rows
@@ -34,7 +32,18 @@ _logger = logging.getLogger(__name__)
 
 
 class TaskWorkshop:
-    """Works off the slots of a task, batched where the model allows it."""
+    """Works off the slots of a task, batched where the model allows it.
+
+    Args:
+        task: What is trained.
+        configuration: The run's settings.
+        species: By name.
+        births: Makes the starting points.
+        layout: The model's layout.
+        device: Where to train.
+        mutation: What ``births`` mutates offspring with, for its cost; None for Gaussian noise.
+        diversity: What keeps a cohort apart or together; None for nothing.
+    """
 
     def __init__(
         self,
@@ -44,6 +53,8 @@ class TaskWorkshop:
         births: Births,
         layout: Layout,
         device: torch.device,
+        mutation: Mutation | None = None,
+        diversity: Diversity | None = None,
     ) -> None:
         self._task = task
         self._configuration = configuration
@@ -51,6 +62,8 @@ class TaskWorkshop:
         self._births = births
         self._layout = layout
         self._device = device
+        self._mutation = mutation
+        self._diversity = diversity
         self._scoring_model: nn.Module | None = None
         self._batched_model: BatchedModel | None = None
         self._trains_batched = self._scores_batched = False
@@ -59,13 +72,31 @@ class TaskWorkshop:
 
     def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         """Run the SGD step of a cohort."""
-        # Rows of one species lie side by side, so that its update works on a slice.
-        ordered = sorted(individuals, key=lambda one: (one.species, one.reference.number))
-        training = self._training(ordered)
+        # Rows of one species lie side by side, so that its rule works on a slice; and so do all
+        # rows that share a backward pass.
+        ordered = sorted(
+            individuals,
+            key=lambda one: (
+                self._species[one.species].needs_closure,
+                one.species,
+                one.reference.number,
+            ),
+        )
+        weights = self._births.weights(ordered)
+        births = weights.clone() if isinstance(self._diversity, ClusterSuppression) else None
+        states = [self._births.optimizer_state(one) for one in ordered]
+        training = coupled(self._training(ordered, weights, states), self._diversity)
         progress = run_sgd_step(training, ordered, self._configuration, checkpoints)
+        if self._configuration.inherit_optimizer_state:
+            ends = [training.optimizer_state(row) for row in range(len(ordered))]
+        else:
+            ends = [{} for _ in ordered]
+        if isinstance(self._diversity, ClusterSuppression) and births is not None:
+            for row in suppress(self._diversity, births, weights, progress):
+                ends[row] = states[row]
         return [
-            self._outcome(row, one, done, training)
-            for row, (one, done) in enumerate(zip(ordered, progress, strict=True))
+            _outcome(one, progress[row], snapshot_row(weights, row), ends[row])
+            for row, one in enumerate(ordered)
         ]
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
@@ -76,7 +107,7 @@ class TaskWorkshop:
         """
         weights = self._births.weights(offspring)
         scores = self.score(weights)
-        return offspring_outcomes(offspring, scores, best_fitness, weights)
+        return offspring_outcomes(offspring, scores, best_fitness, weights, self._mutation)
 
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Let the birth weights stand."""
@@ -91,9 +122,12 @@ class TaskWorkshop:
             self._scoring_model = build_seeded(self._task, self._configuration, self._device)
         return score_rows(self._task, self._configuration, [self._scoring_model], weights)
 
-    def _training(self, individuals: Sequence[Individual]) -> Training:
-        weights = self._births.weights(individuals)
-        states = [self._births.optimizer_state(one) for one in individuals]
+    def _training(
+        self,
+        individuals: Sequence[Individual],
+        weights: Matrix,
+        states: Sequence[dict[str, Tensor]],
+    ) -> Training:
         if self._trains_batched and self._batched_model is not None:
             assert isinstance(self._task, SupervisedTask)  # noqa: S101  (set only for those)
             return BatchedTraining(
@@ -110,24 +144,6 @@ class TaskWorkshop:
             self._task, self._configuration, self._species, individuals, weights, states
         )
 
-    def _outcome(
-        self, row: int, individual: Individual, done: Progress, training: Training
-    ) -> Outcome:
-        state = (
-            training.optimizer_state(row) if self._configuration.inherit_optimizer_state else {}
-        )
-        return Outcome(
-            number=individual.reference.number,
-            fitness=done.fitness,
-            weights=snapshot_row(training.weights, row),
-            optimizer_state=Snapshot(*encode(state)) if state else None,
-            birth_fitness=done.birth_fitness if individual.birth_fitness is None else None,
-            n_back_offs=done.n_back_offs,
-            n_epochs=done.n_epochs,
-            n_gradients=done.n_gradients,
-            n_evaluations=done.n_evaluations,
-        )
-
     def _try_batched(self, task: SupervisedTask) -> None:
         """Find out once whether the model can be batched; say why not."""
         model = build_seeded(task, self._configuration, self._device)
@@ -140,3 +156,21 @@ class TaskWorkshop:
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
                 _logger.warning("The model %s row by row, not batched: %s.", what, reason)
+
+
+def _outcome(
+    individual: Individual, done: Progress, weights: Snapshot, state: Mapping[str, Tensor]
+) -> Outcome:
+    """How an individual's SGD step ended."""
+    return Outcome(
+        number=individual.reference.number,
+        fitness=done.fitness,
+        weights=weights,
+        optimizer_state=Snapshot(*encode(state)) if state else None,
+        birth_fitness=done.birth_fitness if individual.birth_fitness is None else None,
+        n_back_offs=done.n_back_offs,
+        n_epochs=done.n_epochs,
+        n_gradients=done.n_gradients,
+        n_forwards=done.n_forwards,
+        n_evaluations=done.n_evaluations,
+    )

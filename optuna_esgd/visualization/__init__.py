@@ -15,7 +15,7 @@ from optuna_esgd.visualization.hyperparameter_schedule import plot_hyperparamete
 from optuna_esgd.visualization.key_numbers import KeyNumbers, key_numbers
 from optuna_esgd.visualization.operator_effect import plot_operator_effect
 from optuna_esgd.visualization.population_raster import plot_population_raster
-from optuna_esgd.visualization.publish import publish
+from optuna_esgd.visualization.publishing import publish
 from optuna_esgd.visualization.species_share import plot_species_share
 from optuna_esgd.visualization.worker_timeline import plot_worker_timeline
 

@@ -93,13 +93,16 @@ def fitness_by_generation(history: History) -> FitnessByGeneration:
         finite = fitness[np.isfinite(fitness)]
         n_diverged[generation] = len(fitness) - len(finite)
         if len(finite):
-            spread[:5, generation] = np.quantile(finite, (0, 0.25, 0.5, 0.75, 1))
+            with np.errstate(over="ignore", invalid="ignore"):
+                spread[:5, generation] = np.quantile(finite, (0, 0.25, 0.5, 0.75, 1))
         if len(fitness) >= history.population_size:
             spread[5, generation] = mean_of_best(fitness, history.n_elites)[-1]
     spread[~np.isfinite(spread)] = np.nan
     best = np.fmin.accumulate(spread[0]) if n else spread[0]
     relative = bool(np.all(best > 0) or np.all(best < 0))
-    gaps = (spread - best) / np.abs(best) if relative else spread - best
+    with np.errstate(over="ignore"):
+        gaps = (spread - best) / np.abs(best) if relative else spread - best
+    gaps[~np.isfinite(gaps)] = np.nan
     return FitnessByGeneration(
         values=Spread(*history.shown(spread)),
         best_so_far=history.shown(best),
@@ -127,7 +130,9 @@ def draw_fitness_by_generation(shown: FitnessByGeneration) -> go.Figure:
     )
     scale = 100.0 if shown.gaps_are_relative else 1.0
     gaps, is_log = _for_log_axis(shown.gaps, _SMALLEST_GAP if scale > 1 else 0.0)
-    _draw_spread(figure, Spread(*(scale * one for one in gaps)), shown, row=2)
+    with np.errstate(over="ignore"):
+        gaps = Spread(*(scale * one for one in gaps))
+    _draw_spread(figure, gaps, shown, row=2)
     everything = np.concatenate([shown.values.best, shown.values.worst, shown.best_so_far])
     figure.update_yaxes(title_text="Value", row=1, col=1)
     if helps_log(everything):

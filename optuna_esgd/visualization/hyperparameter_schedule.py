@@ -47,6 +47,7 @@ class Row(NamedTuple):
         trial: (k,) -1 where there is none.
         species_index: (k,) into the styles.
         is_elite: (k,) whether among the m best of its generation.
+        is_drawn: (k,) whether it gets a mark: everyone, or the few best of a large population.
         on_line: (k,) whether on the best's main line.
     """
 
@@ -58,6 +59,7 @@ class Row(NamedTuple):
     trial: Integers
     species_index: Integers
     is_elite: Booleans
+    is_drawn: Booleans
     on_line: Booleans
 
 
@@ -76,7 +78,8 @@ def plot_hyperparameter_schedule(
     """Plot hyperparameters by generation, one row each; species share rows of the same name.
 
     Large marks are elites, small ones the others; the line follows the best individual back to
-    its founder. Of large populations the elites are drawn, and the middle half of all as a band.
+    its founder. Of large populations the few best of each generation are drawn, and the middle
+    half of all as a band.
 
     Args:
         study: One whose population trains weights.
@@ -120,9 +123,9 @@ def draw_hyperparameter_schedule(shown: HyperparameterSchedule) -> go.Figure:
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, vertical_spacing=0.15 / n_rows)
     named: set[str] = set()
     for at, row in enumerate(shown.rows, start=1):
+        _draw_dots(figure, row, at, shown, named)
         if not shown.is_detailed and not row.choices:
             _draw_band(figure, row, at)
-        _draw_dots(figure, row, at, shown, named)
         _draw_line(figure, row, at)
         figure.update_yaxes(title_text=plain(row.name), row=at, col=1)
         if row.is_log:
@@ -136,6 +139,9 @@ def draw_hyperparameter_schedule(shown: HyperparameterSchedule) -> go.Figure:
 
 
 def _row(history: History, name: str, is_on_line: Booleans) -> Row:
+    n_drawn = history.population_size
+    if history.n_individuals > MOST_IN_DETAIL:
+        n_drawn = max(1, MOST_IN_DETAIL // history.n_generations)
     at = np.array([k for k, one in enumerate(history.hyperparameters) if name in one])
     given = [history.hyperparameters[row][name] for row in at]
     choices: tuple[str, ...] = ()
@@ -154,6 +160,7 @@ def _row(history: History, name: str, is_on_line: Booleans) -> Row:
         trial=history.trial[at],
         species_index=history.species_index[at],
         is_elite=history.is_elite[at],
+        is_drawn=history.rank[at] < n_drawn,
         on_line=is_on_line[at],
     )
 
@@ -167,7 +174,7 @@ def _draw_dots(
 ) -> None:
     """Draw individuals by species; each species is in the legend once."""
     for index, style in enumerate(shown.styles):
-        mine = (row.species_index == index) & (row.is_elite | shown.is_detailed)
+        mine = (row.species_index == index) & row.is_drawn
         if not mine.any():
             continue
         elite = row.is_elite[mine]
@@ -179,8 +186,9 @@ def _draw_dots(
             marker={
                 "color": style.colour,
                 "symbol": style.symbol,
-                "size": np.where(elite, np.int8(8), np.int8(4)),
+                "size": np.where(elite, np.int8(8), np.int8(4)) if shown.is_detailed else 3,
                 "opacity": np.where(elite, np.float32(0.85), np.float32(0.4)),
+                "line": {"width": int(shown.is_detailed), "color": "white"},
             },
             name=style.name,
             legendgroup=style.name,

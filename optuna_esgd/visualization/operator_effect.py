@@ -59,11 +59,12 @@ def operator_effect(history: History) -> OperatorEffect:
     np.add.at(counts, (history.generation[elite], history.birth[elite]), 1)
     born, ended = history.birth_fitness, history.fitness
     known = np.isfinite(born) & np.isfinite(ended) & (born != 0)
-    gain = np.zeros(history.n_individuals)
-    np.divide(born - ended, np.abs(born), out=gain, where=known)
+    gain = np.full(history.n_individuals, np.nan)
+    with np.errstate(over="ignore"):
+        gain[known] = (born[known] - ended[known]) / np.abs(born[known])
     gains: dict[Birth, Floats] = {}
     for index, birth in enumerate(BIRTHS):
-        mine = gain[known & (history.birth == index)]
+        mine = gain[np.isfinite(gain) & (history.birth == index)]
         if birth != "founder" and len(mine):
             gains[birth] = np.quantile(mine, (0.05, 0.25, 0.5, 0.75, 0.95))
     return OperatorEffect(counts / counts.sum(axis=1, keepdims=True), gains)

@@ -84,8 +84,10 @@ def fade(colour: str, opacity: float) -> str:
 def small(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same numbers in fewer bytes: whole ones exactly, others to seven digits."""
     if numbers.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = numbers.astype(np.float32)
+        is_lost = (np.isinf(narrow) != np.isinf(numbers)) | ((narrow == 0) != (numbers == 0))
+        return numbers if is_lost.any() else narrow
     low, high = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
     for kind in (np.int8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -103,8 +105,8 @@ def helps_log(numbers: npt.NDArray[Any], *, tails: float = 0.0) -> bool:
     finite = numbers[np.isfinite(numbers)]
     if not len(finite) or finite.min() <= 0:
         return False
-    low, high = np.quantile(finite, (tails, 1 - tails))
-    return bool(high > 30 * low)
+    low, high = np.quantile(finite, (tails, 1 - tails), method="nearest")
+    return bool(high / 30 > low)
 
 
 def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> go.Figure:
@@ -118,12 +120,13 @@ def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> 
             "y": 0,
             "yanchor": "bottom",
             "traceorder": "normal",
+            "itemsizing": "constant",
         },
         margin={"t": 70, "l": 60, "r": 30},
         **layout,
     )
     figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, exponentformat="power")
     if is_empty:
         figure.add_annotation(
             text="No individual has finished yet.",

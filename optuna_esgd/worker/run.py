@@ -100,7 +100,15 @@ def worker_command(workplace: Workplace, device: str, checkpoint_seconds: float)
         "--checkpoint-every": checkpoint_seconds,
     }
     given = [part for name, one in options.items() if one is not None for part in (name, str(one))]
-    return [sys.executable, "-m", "optuna_esgd.cli", "worker", workplace.trainer, *given]
+    return [
+        sys.executable,
+        "-m",
+        "optuna_esgd.cli",
+        "worker",
+        workplace.trainer,
+        "--quiet",
+        *given,
+    ]
 
 
 def _urls(workplace: Workplace) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from optuna_esgd.engine.individual import (
     Slot,
     SlotKey,
 )
+from optuna_esgd.engine.places import current_holders, facts_by_place
 from optuna_esgd.engine.ports import Explore
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.evolution.back_off import BackOffRule
@@ -45,15 +46,29 @@ SPACES: Mapping[str, Space] = {
 
 @dataclass
 class FakePopulation:
-    """What a store does, without one: unique plans, fenced claims, results written once."""
+    """What a store does, without one: unique plans, fenced claims, results written once.
 
+    Attributes:
+        is_asynchronous: Whether each cohort is in a generation of its own.
+        plans: What was planned first of each round.
+        events: Finished slots in their order, each with who holds the places afterwards.
+    """
+
+    is_asynchronous: bool = False
     plans: dict[tuple[int, int], Plan] = field(default_factory=dict)
     individuals: dict[Reference, Individual] = field(default_factory=dict)
     slots: dict[SlotKey, Slot] = field(default_factory=dict)
+    events: list[tuple[SlotKey, list[Individual]]] = field(default_factory=list)
 
     def facts(self) -> Facts:
         if not self.plans:
             return Facts()
+        if self.is_asynchronous:
+            latest = {key.cohort: key.generation for key in sorted(self.slots) if not key.round}
+            return facts_by_place(
+                [slot for key, slot in self.slots.items() if latest[key.cohort] == key.generation],
+                lambda references: [self.individuals[one] for one in references],
+            )
         generation, round_ = max(self.plans)
         return Facts(
             generation=generation,
@@ -69,15 +84,14 @@ class FakePopulation:
         )
 
     def commit_plan(self, plan: Plan) -> bool:
-        """Store a plan; whoever comes second must have planned the very same."""
+        """Store a plan; whoever comes second must have planned the very same, or later facts."""
         key = (plan.generation, plan.round)
-        if key in self.plans:
-            assert self.plans[key] == plan, "two workers planned differently"
+        if not self.slots.keys().isdisjoint(plan.slot_keys):
+            assert self.is_asynchronous or self.plans[key] == plan, "two planned differently"
             return False
-        self.plans[key] = plan
+        self.plans.setdefault(key, plan)
         self.individuals |= {one.reference: one for one in plan.individuals}
-        for cohort, numbers in enumerate(plan.cohorts):
-            slot = SlotKey(*key, cohort)
+        for slot, numbers in zip(plan.slot_keys, plan.cohorts, strict=True):
             self.slots[slot] = Slot(key=slot, numbers=numbers, state="free", is_claimable=True)
         return True
 
@@ -113,6 +127,7 @@ class FakePopulation:
                 n_epochs=outcome.n_epochs,
             )
         self.slots[slot.key] = replace(slot, state="finished", is_claimable=False)
+        self.events.append((slot.key, current_holders(self.facts())))
         return True
 
     def generation(self, generation: int, *, round_: int = 0) -> list[Individual]:
@@ -204,7 +219,10 @@ class Run:
     order: random.Random | None = None
     deaths: float = 0.0
     watch: Callable[[Facts, Action], None] = lambda facts, action: None
-    population: FakePopulation = field(default_factory=FakePopulation)
+    population: FakePopulation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.population = FakePopulation(self.configuration.asynchronous)
 
     def go(self) -> FakePopulation:
         """Work until every worker was told to stop."""
@@ -242,6 +260,17 @@ class Run:
                 worker.is_done = True
             case Wait():
                 assert self.n_workers > 1, "nobody else has a claim to wait for"
+
+    def work(self, action: Action) -> None:
+        """Carry out one action at once."""
+        match action:
+            case Commit(plan):
+                assert self.population.commit_plan(plan)
+            case Train(slots) | Evaluate(slots):
+                claim = self.population.claim(slots[0].key, "only")
+                assert claim is not None
+                outcomes = [self._work(claim.slot.key, number) for number in claim.slot.numbers]
+                assert self.population.finish(claim, outcomes)
 
     def _work(self, key: SlotKey, number: int) -> Outcome:
         one = self.population.individuals[Reference(key.generation, key.round, number)]

@@ -51,6 +51,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ("learning_rate_decay", "a number", ["0.9"]),
     ("cohort_size", BETWEEN, [0, 5]),
     ("cohort_size", WHOLE, [2.0]),
+    ("asynchronous", "True or False", [1, None, "yes"]),
     ("maximize", "True or False", [1, None, "max"]),
     ("max_tries", "at least 1", [0]),
     ("max_tries", WHOLE, [3.0, None]),
@@ -220,6 +221,7 @@ OTHER: dict[str, Any] = {
     "inherit_optimizer_state": False,
     "learning_rate_decay": 0.8,
     "cohort_size": 2,
+    "asynchronous": True,
     "maximize": True,
     "max_tries": 9,
     "lease_seconds": 9.0,
@@ -270,6 +272,19 @@ def test_a_field_the_study_does_not_know_is_named() -> None:
     del stored["roulette"]
     with pytest.raises(ConfigurationError, match="roulette is None in the study and 'rank' here"):
         configuration().check_same(stored)
+
+
+def test_studies_older_than_asynchronous_runs_have_a_barrier() -> None:
+    stored = configuration().to_json()
+    del stored["asynchronous"]
+    configuration().check_same(stored)
+    with pytest.raises(ConfigurationError, match="asynchronous is False in the study and True"):
+        configuration(asynchronous=True).check_same(stored)
+
+
+def test_asynchronous_individuals_train_one_by_one_unless_told_otherwise() -> None:
+    assert configuration(asynchronous=True, cohort_size=None).cohort_size == 1
+    assert configuration(asynchronous=True, cohort_size=3).cohort_size == 3
 
 
 @given(configurations(), st.integers(0, 40))

@@ -47,7 +47,8 @@ def number(pattern: str, text: str) -> float:
 @pytest.mark.parametrize(
     ("pair", "pattern"),
     [
-        ("digits", r"validation: loss ([\d.]+)"),
+        ("digits", r"validation loss ([\d.]+)"),
+        ("tabular", r"validation loss ([\d.]+)"),
         ("objective", r"best validation loss ([\d.]+)"),
         ("own_loop", r"validation error ([\d.]+)"),
     ],
@@ -99,3 +100,51 @@ def _n_finished(database: Path) -> int:
     finally:
         if "connection" in locals():
             connection.close()
+
+
+def run_drawing(script: str, folder: Path) -> str:
+    """Run an example that draws a figure, and check that it did."""
+    figure = folder / "figure.html"
+    text = run(script, "--figure", str(figure))
+    assert "Plotly.newPlot" in figure.read_text(encoding="utf-8")
+    return text
+
+
+@pytest.mark.slow
+def test_momentum_escapes_and_annealing_restores_the_floor(tmp_path: Path) -> None:
+    text = run_drawing("momentum_escape.py", tmp_path)
+    slow, fast = number(r"escape: (\d+)", text), number(r"without momentum, (\d+)", text)
+    assert fast < slow / 5
+    low, high, annealed = (
+        number(rf"{words}", text)
+        for words in (r"end: ([\d.]+)", r"without, ([\d.]+) with,", r"([\d.]+) annealed")
+    )
+    assert annealed == pytest.approx(number(r"theory: ([\d.]+)", text), rel=0.1)
+    assert low == pytest.approx(number(r"theory: ([\d.]+)", text), rel=0.1)
+    assert high > 8 * annealed
+
+
+@pytest.mark.slow
+def test_a_spiking_population_learns_with_the_surrogate_only(tmp_path: Path) -> None:
+    text = run_drawing("spiking_population.py", tmp_path)
+    assert number(r"accuracy: ([\d.]+)", text) < 0.65
+    assert number(r"gradient, ([\d.]+) with the surrogate", text) > 0.8
+
+
+@pytest.mark.slow
+def test_oddball_sampling_moves_the_location_and_weights_move_it_back(tmp_path: Path) -> None:
+    text = run_drawing("oddball_sampling.py", tmp_path)
+    assert number(r"location: ([\d.]+) by error", text) == pytest.approx(0.366, abs=0.005)
+    assert number(r"location: ([\d.]+) with importance", text) == pytest.approx(0.25, abs=0.005)
+    evenly, by_error = (
+        number(rf"digits, {name}: .* rare class ([\d.]+)%", text)
+        for name in ("evenly", "by error")
+    )
+    assert by_error < evenly
+
+
+@pytest.mark.slow
+def test_a_frozen_path_speeds_up_the_next_task(tmp_path: Path) -> None:
+    text = run_drawing("pathnet_transfer.py", tmp_path)
+    scratch = number(r"mean generations: ([\d.]+) from scratch", text)
+    assert number(r"from scratch, ([\d.]+) after", text.split("mean generations")[1]) < scratch

@@ -107,6 +107,43 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+# What turns bytes into behaviour.
+DANGEROUS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_that_is_read_can_run(path: Path) -> None:
+    assert dangers(path.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "x = eval(y)",
+        "torch.load(f)",
+        "import os.pickle",
+    ],
+)
+def test_what_can_run_would_be_found(line: str) -> None:
+    assert dangers(f"def f():\n    {line}")
+
+
+def dangers(source: str) -> set[str]:
+    """Modules and calls that could run what comes out of a database."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {part for name in node.names for part in name.name.split(".")} & DANGEROUS
+        elif isinstance(node, ast.ImportFrom):
+            found |= set((node.module or "").split(".")) & DANGEROUS
+        elif isinstance(node, ast.Call):
+            found |= {ast.unparse(node.func)} & DANGEROUS_CALLS
+    return found
+
+
 def loaded_by(*modules: str) -> set[str]:
     """What a fresh interpreter has loaded after importing these."""
     program = f"import sys, {', '.join(modules)}; print(*sys.modules)"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,13 @@ def test_species_that_improve_more_are_proposed_more() -> None:
         n_generations=8,
     )
     assert [one.species for one in past[-12:]].count("adam") >= 9
+
+
+def test_plans_for_different_places_differ() -> None:
+    """Asynchronously every place is planned for by itself; their first proposals are no copies."""
+    explore = ExploreSampler(configure(), SPACES, TPESampler(), list)
+    proposed = [explore([one], {}) for one in births(1)]
+    assert all(one != other for one, other in itertools.combinations(proposed, 2))
 
 
 def test_generations_and_seeds_differ() -> None:

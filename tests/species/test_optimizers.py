@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +21,8 @@ every_species = pytest.mark.parametrize("name", TABLE)
 
 
 def values_of(name: str, lr: float | None = None) -> dict[str, Value]:
-    return {"lr": TABLE[name].lr if lr is None else lr, **TABLE[name].others}
+    row = TABLE[name]
+    return {row.rate: row.lr if lr is None else lr, **row.others}
 
 
 def quadratic() -> tuple[list[Tensor], Callable[[], Tensor]]:
@@ -27,9 +30,13 @@ def quadratic() -> tuple[list[Tensor], Callable[[], Tensor]]:
     return [x], lambda: torch.sum(x * x * torch.tensor([1.0, 3.0, 10.0]))
 
 
+def banana(x: Tensor) -> Tensor:
+    return ((1 - x[0]) ** 2 + 10 * (x[1] - x[0] ** 2) ** 2) / 10
+
+
 def rosenbrock() -> tuple[list[Tensor], Callable[[], Tensor]]:
     x = torch.tensor([-1.0, 1.5], requires_grad=True)
-    return [x], lambda: ((1 - x[0]) ** 2 + 10 * (x[1] - x[0] ** 2) ** 2) / 10
+    return [x], lambda: banana(x)
 
 
 def mixed_shapes() -> tuple[list[Tensor], Callable[[], Tensor]]:
@@ -49,14 +56,28 @@ def run(
     loss: Callable[[], Tensor],
     n_steps: int,
     state: Mapping[str, Tensor] | None = None,
+    n_before: int = 0,
 ) -> torch.optim.Optimizer:
     optimizer = species.build(parameters, values)
     restore_state(optimizer, state or {})
-    for _ in range(n_steps):
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
+    take_steps(optimizer, loss, n_steps, n_before)
     return optimizer
+
+
+def take_steps(
+    optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], n_steps: int, n_before: int = 0
+) -> None:
+    """With the ordinary closure of torch, which every optimizer takes."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    for number in range(n_before, n_before + n_steps):
+        torch.manual_seed(number)
+        optimizer.step(closure)
 
 
 def test_the_table_has_every_stock_species() -> None:
@@ -71,8 +92,10 @@ def test_searches_what_it_says(name: str) -> None:
     species = TABLE[name].make()
     assert set(species.space) == TABLE[name].searched
     assert species.name == name
-    assert species.gradients_per_step == 1
-    assert not species.needs_closure
+    assert species.gradients_per_step == TABLE[name].n_gradients
+    assert species.forwards_per_step == TABLE[name].n_forwards
+    assert species.needs_closure == TABLE[name].needs_closure
+    assert (species.batched is not None) == TABLE[name].is_batched
 
 
 @every_species
@@ -111,16 +134,13 @@ def test_the_same_start_gives_the_same_weights(name: str) -> None:
 def test_every_parameter_group_is_honoured(name: str) -> None:
     still, moving = (torch.ones(2, requires_grad=True) for _ in range(2))
     groups: list[dict[str, Any]] = [
-        {"params": [still], "lr": 0.0, "weight_decay": 0.0},
+        {"params": [still], TABLE[name].rate: 0.0, "weight_decay": 0.0},
         {"params": [moving]},
     ]
     if name == "Rprop":  # its steps have a smallest size besides
         groups[0] = {"params": [still], "lr": 0.0, "step_sizes": (0.0, 0.0)}
     optimizer = TABLE[name].make().build(groups, values_of(name))
-    for _ in range(5):
-        optimizer.zero_grad()
-        ((still * still).sum() + (moving * moving).sum()).backward()
-        optimizer.step()
+    take_steps(optimizer, lambda: (still * still).sum() + (moving * moving).sum(), 20)
     assert still.eq(1).all()
     assert not moving.eq(1).any()
 
@@ -146,7 +166,8 @@ def test_carries_on_bit_by_bit(name: str, n_before: int) -> None:
     parameters, loss = mixed_shapes()
     state = flatten_state(run(species, values, parameters, loss, n_before))
     again = [p.detach().clone().requires_grad_() for p in parameters]
-    run(species, values, again, lambda: sum(((p - 1) ** 2).sum() for p in again), 5, state)
+    loss = lambda: sum(((p - 1) ** 2).sum() for p in again)  # noqa: E731
+    run(species, values, again, loss, 5, state, n_before)  # type: ignore[arg-type]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, straight, strict=True))
 
 
@@ -157,7 +178,7 @@ def test_the_parents_learning_rate_never_comes_back(name: str) -> None:
     parent = run(species, values_of(name), parameters, loss, 3)
     child = species.build(parameters, values_of(name, lr=TABLE[name].lr / 3))
     restore_state(child, flatten_state(parent))
-    assert all(group["lr"] == TABLE[name].lr / 3 for group in child.param_groups)
+    assert all(group[TABLE[name].rate] == TABLE[name].lr / 3 for group in child.param_groups)
 
 
 @every_species
@@ -170,10 +191,7 @@ def test_stored_and_restored_tensors_are_copies(name: str) -> None:
     run_on = species.build(parameters, values)
     restore_state(run_on, stored)
     for one in (optimizer, run_on):
-        for _ in range(2):
-            one.zero_grad()
-            loss().backward()
-            one.step()
+        take_steps(one, loss, 2)
     assert all(torch.equal(stored[key], before[key]) for key in stored)
 
 
@@ -186,10 +204,13 @@ def test_refuses_bad_arguments(name: str) -> None:
 
 @every_species
 def test_refuses_unknown_arguments_and_lists_the_known(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"'lr_'.*mean 'lr'.*takes .*lr"):
-        TABLE[name].make(lr_=0.1)
+    rate = TABLE[name].rate
+    with pytest.raises(ConfigurationError, match=rf"'{rate}_'.*mean '{rate}'.*takes .*{rate}"):
+        TABLE[name].make(**{f"{rate}_": 0.1})
     with pytest.raises(ConfigurationError, match="no hyperparameter 'params'"):
         TABLE[name].make(params=0.1)
+    with pytest.raises(ConfigurationError, match="no hyperparameter 'generator'"):
+        TABLE[name].make(generator=torch.Generator())
 
 
 @every_species
@@ -216,6 +237,36 @@ def test_ranges_are_narrowed_on_their_scale(name: str) -> None:
 
 @every_species
 def test_shared_names_have_shared_scales(name: str) -> None:
-    scales = {"lr": "log", "weight_decay": "log"}
+    logarithmic = ("lr", "weight_decay", "inner_lr", "extrapolation_lr", "gamma", "sigma")
+    scales = {**dict.fromkeys(logarithmic, "log"), "H": "linear", "averaging": "linear"}
     for argument, range_ in TABLE[name].make().space.items():
         assert range_.scale == scales.get(argument, "one_minus")
+
+
+@every_species
+def test_state_dicts_travel(name: str) -> None:
+    """torch's own way to stop and carry on; two optimizers of one kind leak nothing."""
+    species, values = TABLE[name].make(), values_of(name)
+    (x,), _ = rosenbrock()
+    optimizer = run(species, values, [x], lambda: banana(x), 4)
+    again = x.detach().clone().requires_grad_()
+    other = species.build([again], values)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    (stranger,), _ = rosenbrock()
+    strange = run(species, values, [stranger], lambda: 3 * banana(stranger), 1)
+    take_steps(optimizer, lambda: banana(x), 3, 4)
+    take_steps(strange, lambda: 3 * banana(stranger), 2, 1)
+    take_steps(other, lambda: banana(again), 3, 4)
+    assert torch.equal(again, x)
+
+
+@every_species
+def test_copies_and_pickles_carry_on(name: str) -> None:
+    (x,), _ = rosenbrock()
+    optimizer = run(TABLE[name].make(), values_of(name), [x], lambda: banana(x), 2)
+    copies = (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer)))
+    take_steps(optimizer, lambda: banana(x), 8, 2)
+    for travelled in copies:
+        (theirs,) = travelled.param_groups[0]["params"]
+        take_steps(travelled, lambda p=theirs: banana(p), 8, 2)  # type: ignore[misc]
+        assert torch.equal(theirs, x)

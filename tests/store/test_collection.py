@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Claim, Reference, SlotKey
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import CorruptionError
@@ -65,6 +66,17 @@ def test_fifty_generations_take_no_more_than_three(tmp_path: Path) -> None:
 
 def test_many_generations_in_memory_are_bounded_too() -> None:
     configuration = example_configuration(n_generations=50)
+    population = MemoryPopulation(configuration.to_json())
+    run(population, configuration)
+    population.collect_garbage()
+    assert verify(population, configuration) == []
+    assert population.stored_bytes() <= 9 * 1000 + 8 * 100
+    assert len(population._chunks) <= 18
+
+
+def test_many_asynchronous_generations_in_memory_are_bounded_too() -> None:
+    """By who holds a place, and by the parents of what is on its way."""
+    configuration = example_configuration(n_generations=50, asynchronous=True)
     population = MemoryPopulation(configuration.to_json())
     run(population, configuration)
     population.collect_garbage()
@@ -176,23 +188,34 @@ def test_listing_that_was_changed_is_found(tmp_path: Path) -> None:
     assert population.read_weights(Reference(0, 0, 3))
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["", "asynchronous"])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
-def test_processes_share_one_run(kind: str, databases: Databases, tmp_path: Path) -> None:
+def test_processes_share_one_run(
+    kind: str, asynchronous: bool, databases: Databases, tmp_path: Path
+) -> None:
     """Three workers, races and all; afterwards everything is true."""
     file = f"sqlite:///{tmp_path / 'a.db'}"
     url = file if kind == "sqlite" else databases.reused(kind)
-    configuration = example_configuration(n_generations=5, population_size=6)
+    configuration = _shared(asynchronous)
     population = make_population(url, configuration.to_json())
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(3) as pool:
-        pool.map(_work, [(url, population.uuid)] * 3)
+        pool.map(_work, [(url, population.uuid, asynchronous)] * 3)
     assert verify(population, configuration) == []
-    assert population.facts().generation == 4
+    slots = population.slots()
+    assert all(slot.state == "finished" for slot in slots)
+    assert len(slots) == 5 * (3 + 2 + asynchronous)
 
 
-def _work(place: tuple[str, str]) -> None:
-    url, uuid = place
-    configuration = example_configuration(n_generations=5, population_size=6)
+def _shared(asynchronous: bool) -> Configuration:
+    return example_configuration(
+        n_generations=5, population_size=6, n_elites=2, asynchronous=asynchronous
+    )
+
+
+def _work(place: tuple[str, str, bool]) -> None:
+    url, uuid, asynchronous = place
+    configuration = _shared(asynchronous)
     population = SqlPopulation(open_database(url), uuid, configuration.to_json())
     run(population, configuration, n_bytes=50_000, worker=f"process {os.getpid()}")
 

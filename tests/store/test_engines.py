@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import multiprocessing
 import os
 import sqlite3
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -162,6 +164,28 @@ class TestPasswords:
             _has_no_secret("".join(traceback.format_exception(caught.value)))
         _has_no_secret(f"{database} {database!r}")
 
+    def test_nothing_is_logged_or_stored(
+        self, make_database: MakeDatabase, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A server that trusts everybody does not look at the password; we must not keep it."""
+        url = sa.make_url(make_database("postgresql")).set(password=_SECRET)
+        text = url.render_as_string(hide_password=False)
+        caplog.set_level(logging.DEBUG, logger="optuna_esgd")
+        study = optuna.create_study(storage=create_storage(text))
+        population = open_small(study, store=text)
+        start(population)
+        database = open_database(text)
+        engines.close_databases()
+        write(database, _fail_once())
+        _has_no_secret(caplog.text)
+        _has_no_secret(f"{population!r} {database!r} {database.engine!r}")
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        tables = sa.MetaData()
+        tables.reflect(engine)
+        with engine.connect() as connection:
+            for table in tables.sorted_tables:
+                _has_no_secret(repr(connection.execute(sa.select(table)).all()))
+
     def test_url_that_cannot_be_read(self) -> None:
         with pytest.raises(StorageError) as caught:
             open_database(f"postgresql://ada:{_SECRET}@host:port:7/db")
@@ -202,6 +226,17 @@ class TestForks:
 def _read_all(population: object) -> None:
     population.read_weights(population.individuals()[0].reference)  # type: ignore[attr-defined]
     os._exit(0)
+
+
+def _fail_once() -> Callable[[sa.Connection], None]:
+    """The body of a transaction that is run again, which is logged."""
+    errors = iter([sa.exc.DBAPIError(None, None, Exception(_SECRET))])  # type: ignore[arg-type]
+
+    def body(_connection: sa.Connection) -> None:
+        for error in errors:
+            raise error
+
+    return body
 
 
 def _has_no_secret(text: str) -> None:

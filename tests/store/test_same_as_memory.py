@@ -16,7 +16,7 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import WeightsNotFoundError
 from optuna_esgd.store.memory import MemoryPopulation
-from optuna_esgd.testing.examples import example_plan, example_snapshot
+from optuna_esgd.testing.examples import example_part, example_plan, example_snapshot
 from tests.store.populations import make_population
 
 _FITNESS = st.floats(allow_nan=True, allow_infinity=True)
@@ -44,11 +44,13 @@ class TwoPopulations(RuleBasedStateMachine):
     """
 
     url = ""
+    is_asynchronous = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = MemoryPopulation({})
-        self.sql = make_population(self.url, {})
+        configuration = {"asynchronous": self.is_asynchronous}
+        self.memory = MemoryPopulation(configuration)
+        self.sql = make_population(self.url, configuration)
         self.claims: list[Claim] = []
         self.references: list[Reference] = []
         self.plans: list[tuple[int, int]] = []
@@ -65,6 +67,14 @@ class TwoPopulations(RuleBasedStateMachine):
         elif not again:
             round_ += 1
         plan: Plan = example_plan(generation, round_=round_, n_individuals=n_individuals)
+        if self._both("commit_plan", plan):
+            self.plans.append((generation, round_))
+            self.references += [one.reference for one in plan.individuals]
+
+    @rule(ahead=st.integers(0, 1), cohort=st.integers(0, 1), round_=st.integers(0, 2))
+    def commit_part(self, ahead: int, cohort: int, round_: int) -> None:
+        generation = max(self.plans)[0] + ahead
+        plan = example_part(generation, cohort, round_=round_, certificate=(1.0 + cohort,))
         if self._both("commit_plan", plan):
             self.plans.append((generation, round_))
             self.references += [one.reference for one in plan.individuals]
@@ -130,6 +140,7 @@ class TwoPopulations(RuleBasedStateMachine):
     def teardown(self) -> None:
         for question in ("facts", "best", "individuals", "slots", "certificates", "stored_bytes"):
             self._both(question)
+        assert sorted(self.memory.finish_order()) == sorted(self.sql.finish_order())
 
     def _both(self, method: str, *arguments: object, **options: object) -> object:
         mine, other = (
@@ -156,14 +167,15 @@ def _bytes(population: Population, reference: Reference) -> list[object]:
 
 
 @contextmanager
-def _at(url: str) -> Iterator[None]:
-    TwoPopulations.url = url
+def _at(url: str, is_asynchronous: bool) -> Iterator[None]:
+    TwoPopulations.url, TwoPopulations.is_asynchronous = url, is_asynchronous
     yield
-    TwoPopulations.url = ""
+    TwoPopulations.url, TwoPopulations.is_asynchronous = "", False
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
-def test_database_does_what_memory_does(database_url: str) -> None:
+@pytest.mark.parametrize("is_asynchronous", [False, True], ids=["", "asynchronous"])
+def test_database_does_what_memory_does(database_url: str, is_asynchronous: bool) -> None:
     n_examples = 60 if database_url.startswith("sqlite") else 12
     profile = settings(
         max_examples=n_examples,
@@ -173,5 +185,5 @@ def test_database_does_what_memory_does(database_url: str) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    with _at(database_url):
+    with _at(database_url, is_asynchronous):
         run_state_machine_as_test(TwoPopulations, settings=profile)

@@ -121,3 +121,53 @@ def test_exchanged_weights_are_found(population: MemoryPopulation) -> None:
     other = MemoryPopulation({})
     population._keep(population._weights, one, weights_of(other, one))
     assert any("have digest" in lie for lie in verify(population))
+
+
+_ASYNCHRONOUS = example_configuration(n_generations=4, asynchronous=True)
+
+
+@pytest.fixture
+def asynchronous() -> MemoryPopulation:
+    """Four generations of each place, all true."""
+    made = MemoryPopulation(_ASYNCHRONOUS.to_json())
+    run(made, _ASYNCHRONOUS)
+    assert verify(made) == verify(made, _ASYNCHRONOUS) == []
+    return made
+
+
+@pytest.mark.parametrize(
+    ("values", "lie"),
+    [
+        ({"fitness": 1e9}, "worse than its"),
+        ({"parents": (Reference(8, 0, 0),)}, "descends from 8.0.0, which does not exist"),
+        ({"parents": (Reference(3, 0, 0),)}, "descends from 3.0.0, which did not come before"),
+        ({"origin": Reference(1, 0, 0)}, "which is not of its place"),
+        ({"origin": Reference(0, 0, 1)}, "which is not of its place"),
+        ({"fitness": None}, "has no fitness"),
+    ],
+)
+def test_changed_individual_of_a_place_is_found(
+    asynchronous: MemoryPopulation, values: dict[str, object], lie: str
+) -> None:
+    _change(asynchronous, Reference(2, 0, 1), **values)
+    lies = verify(asynchronous)
+    assert any(lie in found for found in lies), lies
+
+
+def test_place_that_gives_its_elite_away_is_found(asynchronous: MemoryPopulation) -> None:
+    """Nobody is worse than born, but the best was not gone on with."""
+    last = {one.reference.number: one for one in asynchronous.individuals(generation=3)[:4]}
+    before = {one.reference.number: one for one in asynchronous.individuals(generation=2)[:4]}
+    best = min(last.values(), key=lambda one: one.fitness_or_inf)
+    number = best.reference.number
+    worst = max(one.fitness_or_inf for one in (*last.values(), *before.values())) + 1
+    _change(asynchronous, best.reference, birth_fitness=worst, fitness=worst)
+    lies = verify(asynchronous)
+    key = f"cohort={number // 2}"
+    assert any("The mean of the 1 best got worse" in lie and key in lie for lie in lies), lies
+
+
+def test_certificate_better_than_the_holders_is_found(asynchronous: MemoryPopulation) -> None:
+    plan = asynchronous._plans[(2, 0)]
+    asynchronous._plans[(2, 0)] = replace(plan, certificate=(-1e9, -1e9))
+    assert any("The certificate of generation 2 says" in lie for lie in verify(asynchronous))

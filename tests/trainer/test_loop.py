@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -51,8 +52,9 @@ def trained(individuals: Sequence[Individual]) -> list[Outcome]:
 def make_loop(
     train: Callable[[Sequence[Individual]], list[Outcome]] = trained,
     population: MemoryPopulation | None = None,
+    settings: Settings = CONFIGURATION,
 ) -> WorkLoop:
-    configuration = CONFIGURATION.configure(seed=0, cohort_size=1, maximize=False)
+    configuration = settings.configure(seed=0, cohort_size=1, maximize=False)
     if population is None:
         population = MemoryPopulation(configuration.to_json())
     return WorkLoop(population, configuration, explore_nothing, Workshop(train))
@@ -139,3 +141,22 @@ def test_a_lease_is_kept_while_the_work_goes_on() -> None:
     assert threading.active_count() == n_threads
     time.sleep(0.4)
     assert loop.population.claim(key, worker="thief", lease_seconds=0.3) is not None
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_garbage_is_collected_and_progress_logged_once_per_generation(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever plans last or first: asynchronously the cohorts take turns."""
+    settings = replace(
+        CONFIGURATION, population_size=3, n_generations=6, asynchronous=asynchronous
+    )
+    loop = make_loop(settings=settings)
+    collections: list[int] = []
+    monkeypatch.setattr(loop.population, "collect_garbage", lambda: collections.append(1))
+    with caplog.at_level(logging.INFO):
+        while loop.act(loop.decide()):
+            pass
+    assert len(collections) == 5
+    done = [line for line in caplog.messages if "done: best fitness" in line]
+    assert [line.split()[1] for line in done] == ["0", "1", "2", "3", "4"]

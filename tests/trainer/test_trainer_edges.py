@@ -241,8 +241,6 @@ def test_wrong_arguments_are_refused_at_once() -> None:
             esgd.ESGDTrainer(task, device=device)
     with pytest.raises(ConfigurationError, match="anchor must be a model"):
         esgd.ESGDTrainer(task, anchor=task.build_model)
-    with pytest.raises(ConfigurationError, match="closure"):
-        esgd.ESGDTrainer(task, species=[torch.optim.LBFGS])
     with pytest.raises(ConfigurationError, match="loss must be a function"):
         make_task(loss="cross_entropy")
     study = make_study()

@@ -1,4 +1,4 @@
-"""Trials that are stood by, individuals that are being shown, and checkpoints of slots."""
+"""Trials that are stood by, individuals being shown, losses evaluated, checkpoints of slots."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def upgrade() -> None:
     tables = set(inspector.get_table_names())
     if "shown_until" not in columns:
         op.add_column("esgd_individual", sa.Column("shown_until", sa.Double))
+    if "n_forwards" not in columns:
+        # Individuals trained before have none: all species used gradients.
+        n_forwards = sa.Column("n_forwards", sa.BigInteger, nullable=False, server_default="0")
+        op.add_column("esgd_individual", n_forwards)
     if "esgd_trial" not in tables:
         _create_trial()
     if "esgd_checkpoint" not in tables:

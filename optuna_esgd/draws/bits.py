@@ -1,0 +1,37 @@
+"""32 random bits per element, by integer arithmetic on tensors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+# Multipliers of a 32-bit mixing function found by search (C. Wellons and TheIronBorn, "Prospecting
+# for hash functions", bias 0.107). Both are below 2**31, so that products fit into int64.
+_FIRST, _SECOND = 0x21F0AAAD, 0x735A2D97
+_GOLDEN = 0x9E3779B9
+
+
+def keyed_bits(key: Tensor, stream: int, places: Tensor) -> Tensor:
+    """Whole numbers in [0, 2^32), a function of the arguments alone.
+
+    Args:
+        key: int64, of any shape that broadcasts with ``places``; all of its bits count, and
+            neighbouring keys give unrelated numbers.
+        stream: What is drawn; from 0.
+        places: int64 numbers of the elements.
+
+    Returns:
+        int64 of the broadcast shape.
+    """
+    low = mix((key + _GOLDEN * (stream + 1)) & _MASK)
+    high = mix(((key >> 32) & _MASK) ^ low)
+    # Scrambled once for all keys: where rows have keys of their own only what follows is per row.
+    place = mix(places & _MASK)
+    return mix(((place ^ low) + high) & _MASK)
+
+
+def mix(x: Tensor) -> Tensor:
+    """Scramble whole numbers in [0, 2^32), one to one."""
+    x = ((x ^ (x >> 16)) * _FIRST) & _MASK
+    x = ((x ^ (x >> 15)) * _SECOND) & _MASK
+    return x ^ (x >> 15)

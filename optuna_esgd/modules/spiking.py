@@ -1,0 +1,112 @@
+"""Leaky integrate-and-fire neurons, trainable by a surrogate gradient.
+
+A spike is a step function of the membrane potential V: its true gradient is zero almost
+everywhere. The backward pass uses 1/(100·|V - 1| + 1)² instead, and nothing at all for neurons
+far from their threshold (Perez-Nieves and Goodman, arXiv 2105.08810).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optuna_esgd.errors import ConfigurationError
+
+_STEEPNESS = 100.0
+_THRESHOLD = 1.0
+
+
+class SpikeFunction(torch.autograd.Function):
+    """1 where V >= 1, else 0; with the surrogate's gradient where |V - 1| < window."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(potential: Tensor, window: float) -> Tensor:
+        """Spikes of the potential's shape and dtype; ``window`` is of the backward pass."""
+        del window
+        return (potential >= _THRESHOLD).to(potential.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        """Keep the potential for the backward pass."""
+        del output
+        potential, ctx.window = inputs
+        ctx.save_for_backward(potential)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Gradient times the surrogate."""
+        (potential,) = ctx.saved_tensors
+        distance = (potential - _THRESHOLD).abs()
+        surrogate = (_STEEPNESS * distance + 1).pow(-2)
+        return gradient * surrogate * (distance < ctx.window), None
+
+
+def spike(potential: Tensor, window: float = math.inf) -> Tensor:
+    """Spikes of a membrane potential; see ``SpikeFunction``."""
+    spikes: Tensor = SpikeFunction.apply(potential, window)  # type: ignore[no-untyped-call]
+    return spikes
+
+
+class LIFLayer(nn.Module):
+    """A layer of leaky integrate-and-fire neurons behind linear synapses.
+
+    V ← β·V + W·x in each step; where V >= 1 the neuron spikes and V falls by 1. No gradient flows
+    through the fall.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Number of neurons.
+        beta: β, what is left of the potential after one step, in [0, 1).
+        window: Neurons further than this from the threshold get no gradient; above 0, and 0 for
+            the true gradient, which vanishes everywhere.
+        spiking: False for a readout layer, which integrates and never spikes.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        beta: float = 0.9,
+        window: float = math.inf,
+        *,
+        spiking: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= beta < 1:
+            raise ConfigurationError(f"beta must be in [0, 1), got {beta}.")
+        if not window >= 0:
+            raise ConfigurationError(f"window must be 0 or more, got {window}.")
+        self.synapses = nn.Linear(in_features, out_features, bias=False)
+        self.beta = beta
+        self.window = window
+        self.spiking = spiking
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Spikes over time, or potentials of a layer that does not spike.
+
+        Args:
+            inputs: (steps, batch, in_features), e.g. the spikes of the layer before.
+
+        Returns:
+            (steps, batch, out_features).
+        """
+        currents = self.synapses(inputs)
+        potential = torch.zeros_like(currents[0])
+        outputs = []
+        for current in currents:
+            potential = self.beta * potential + current
+            if not self.spiking:
+                outputs.append(potential)
+                continue
+            spikes = spike(potential, self.window)
+            potential = potential - spikes.detach() * _THRESHOLD
+            outputs.append(spikes)
+        return torch.stack(outputs)

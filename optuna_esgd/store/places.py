@@ -1,0 +1,73 @@
+"""Asynchronous populations in SQL: what each place needs, and what no place needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+import sqlalchemy as sa
+
+from optuna_esgd.engine.individual import Facts, Individual, Reference, Slot
+from optuna_esgd.engine.places import facts_by_place
+from optuna_esgd.store.rows import individual_of, is_one_of, slot_columns, slot_of
+from optuna_esgd.store.tables import individual, slot, study
+
+
+def read_facts(connection: sa.Connection, study_uuid: str) -> Facts:
+    """Every place's own facts, see ``engine.places``."""
+    return facts_by_place(
+        _latest_slots(connection, study_uuid), partial(_find, connection, study_uuid)
+    )
+
+
+def lock_plans(connection: sa.Connection, study_uuid: str) -> bool:
+    """Keep others from planning, and from collecting garbage, until this transaction ends.
+
+    Whoever plans builds on weights that whoever collects might let go of. SQLite needs no lock:
+    there only one writes at a time.
+
+    Returns:
+        False if the population was deleted.
+    """
+    mine = sa.select(study.c.uuid).where(study.c.uuid == study_uuid)
+    return connection.scalar(mine.with_for_update()) is not None
+
+
+def is_old(connection: sa.Connection, study_uuid: str) -> sa.ColumnElement[bool]:
+    """All that the facts do not speak of. Nobody can plan before this transaction ends."""
+    lock_plans(connection, study_uuid)
+    facts = read_facts(connection, study_uuid)
+    return sa.not_(is_one_of(study_uuid, [one.reference for one in facts.individuals]))
+
+
+def were_collected(
+    connection: sa.Connection, study_uuid: str, references: Collection[Reference]
+) -> bool:
+    """Whether weights of one of these were stored once, and are no longer."""
+    query = (
+        sa.select(individual.c.number)
+        .where(is_one_of(study_uuid, references))
+        .where(individual.c.weights_digest.is_not(None), individual.c.weights.is_(None))
+        .limit(1)
+    )
+    return connection.scalar(query) is not None
+
+
+def _latest_slots(connection: sa.Connection, study_uuid: str) -> list[Slot]:
+    """All slots of the latest generation of each cohort."""
+    latest = (
+        sa.select(slot.c.cohort, sa.func.max(slot.c.generation).label("generation"))
+        .where(slot.c.study_uuid == study_uuid, slot.c.round == 0)
+        .group_by(slot.c.cohort)
+        .subquery()
+    )
+    is_latest = sa.and_(slot.c.cohort == latest.c.cohort, slot.c.generation == latest.c.generation)
+    query = sa.select(*slot_columns()).join(latest, is_latest)
+    return list(map(slot_of, connection.execute(query.where(slot.c.study_uuid == study_uuid))))
+
+
+def _find(
+    connection: sa.Connection, study_uuid: str, references: Collection[Reference]
+) -> list[Individual]:
+    query = sa.select(individual).where(is_one_of(study_uuid, references))
+    return list(map(individual_of, connection.execute(query))) if references else []

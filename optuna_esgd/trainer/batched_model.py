@@ -1,0 +1,173 @@
+"""One model on many rows of weights at once (torch.func), and whether that can be done."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from optuna_esgd.errors import EsgdError
+from optuna_esgd.genome.keyed_randomness import KeyedDropout
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
+from optuna_esgd.trainer.task import evaluation_mode
+
+Tensors = dict[str, Tensor]
+
+# Far above the rounding of bfloat16, far below what another computation would give.
+_TOLERANCE = 0.05
+
+
+class BatchedModel:
+    """One model's forward and backward pass over many rows of weights at once."""
+
+    def __init__(self, task: SupervisedTask, model: nn.Module, device: torch.device) -> None:
+        self._task = task
+        self._training_model = copy.deepcopy(model).to(device).train()
+        self._evaluation_model = copy.deepcopy(model).to(device).eval()
+        self._gradients = vmap(grad_and_value(self._loss, has_aux=True))
+        self._forward = vmap(self._loss)
+        self._criterion = vmap(self._evaluate, in_dims=(0, None, None))
+
+    def gradients(
+        self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor
+    ) -> tuple[Tensors, Tensor]:
+        """Gradients of every row on its own batch; running statistics advance in ``weights``.
+
+        Args:
+            weights: (rows, ...) of the model.
+            inputs: (rows, batch, ...) inputs.
+            targets: (rows, batch, ...) targets.
+            keys: (rows,) int64, what each row's dropout masks are drawn from.
+
+        Returns:
+            name -> (rows, *shape) gradients, and (rows,) losses.
+        """
+        buffers = weights.buffers()
+        result, (losses, advanced) = _unpack(
+            self._gradients(weights.parameters(), weights.frozen(), buffers, inputs, targets, keys)
+        )
+        for name, value in advanced.items():
+            buffers[name].copy_(value)
+        return result, losses
+
+    def losses(self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+        """(rows,) losses without gradients; arguments and running statistics as above."""
+        buffers = weights.buffers()
+        with torch.no_grad():
+            losses, advanced = self._forward(
+                weights.parameters(), weights.frozen(), buffers, inputs, targets, keys
+            )
+        for name, value in advanced.items():
+            buffers[name].copy_(value)
+        result: Tensor = losses
+        return result
+
+    def criterion(self, weights: Matrix, inputs: Tensor, targets: Tensor) -> Tensor:
+        """(rows,) metric or loss of every row on one and the same batch."""
+        state = {**weights.parameters(), **weights.frozen(), **weights.buffers()}
+        values: Tensor = self._criterion(state, inputs, targets)
+        return values
+
+    def _loss(
+        self,
+        parameters: Tensors,
+        frozen: Tensors,
+        buffers: Tensors,
+        inputs: Tensor,
+        targets: Tensor,
+        key: Tensor,
+    ) -> tuple[Tensor, Tensors]:
+        advanced = {name: value.clone() for name, value in buffers.items()}
+        state = {**parameters, **frozen, **advanced}
+        with self._task.autocast(inputs.device), KeyedDropout(key):
+            outputs = functional_call(self._training_model, state, (inputs,))
+            return self._task.loss(outputs, targets), advanced
+
+    def _evaluate(self, state: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
+        criterion: Criterion = self._task.metric or self._task.loss
+        with self._task.autocast(inputs.device):
+            outputs = functional_call(self._evaluation_model, state, (inputs,))
+            return torch.as_tensor(criterion(outputs, targets), device=inputs.device)
+
+
+def why_not_batched(
+    task: SupervisedTask, model: BatchedModel, layout: Layout, device: torch.device
+) -> tuple[str | None, str | None]:
+    """Try a batch of two rows, in training and in evaluation, against plain PyTorch.
+
+    Returns:
+        Why training, and why evaluation, must go row by row; None where they need not.
+    """
+    if task.train.tensors is None or task.validation.tensors is None:
+        reason = "the examples are a Dataset that is asked for each item, not tensors"
+        return reason, reason
+    rows_only = task.why_row_by_row()
+    plain = task.build_model().to(device)
+    weights = Matrix.zeros(layout, 2, device)
+    weights.take_from(plain, 0)
+    weights.take_from(plain, 1)
+    inputs, targets = (part[:4] for part in task.train.on(device))
+    both = torch.stack([inputs, inputs]), torch.stack([targets, targets])
+    keys = torch.tensor([1, 1], device=device)
+
+    def train() -> None:
+        gradients, losses = model.gradients(weights.clone(), *both, keys)
+        loss = _plain_loss(task, plain, inputs, targets)
+        trainable = {name: p for name, p in plain.named_parameters() if p.requires_grad}
+        expected = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
+        _check_agrees("loss", losses[0], loss)
+        for name, gradient in zip(trainable, expected, strict=True):
+            if gradient is not None:
+                _check_agrees(f"gradient of {name}", gradients[name][0], gradient)
+
+    def evaluate() -> None:
+        criterion = task.metric or task.loss
+        with torch.no_grad():
+            values = model.criterion(weights, inputs, targets)
+            with evaluation_mode(plain), task.autocast(device):
+                expected = torch.as_tensor(criterion(plain(inputs), targets))
+        if values.shape != (2,):
+            raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
+        _check_agrees("criterion", values[0], expected)
+
+    return rows_only or _reason(train), _reason(evaluate)
+
+
+def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:
+    """Refuse a batched result that is more than rounding away from the plain one."""
+    difference = float((batched - plain).abs().max())
+    if difference > _TOLERANCE * max(1e-3, float(plain.abs().max())):
+        raise RuntimeError(f"the batched {what} differs from the plain one by {difference:.2g}")
+
+
+def _plain_loss(task: SupervisedTask, plain: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    plain.train()
+    with task.autocast(inputs.device), KeyedDropout(torch.tensor(1, device=inputs.device)):
+        return task.loss(plain(inputs), targets)
+
+
+def _reason(attempt: Callable[[], None]) -> str | None:
+    """Run an attempt; say why it failed, or that torch falls back to a slow loop inside."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            attempt()
+        except EsgdError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever vmap cannot take, rows can)
+            text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+            return f"{type(error).__name__}: {text.rstrip('.')}"
+    slow = [str(one.message) for one in caught if "performance drop" in str(one.message)]
+    return slow[0].split(". ")[0].rstrip(".") if slow else None
+
+
+def _unpack(result: Any) -> tuple[Tensors, tuple[Tensor, Tensors]]:
+    gradients, (losses, advanced) = result
+    return gradients, (losses, advanced)

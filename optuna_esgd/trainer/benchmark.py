@@ -1,0 +1,109 @@
+"""A task to compare methods on: what is trained, a test set kept apart, and a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.species.base import Species
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+from optuna_esgd.trainer.examples import Examples
+from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
+from optuna_esgd.trainer.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings that somebody who knows the task would give one network.
+
+    Attributes:
+        optimizer: A ``torch.optim`` class.
+        settings: Its keyword arguments, the learning rate among them.
+        schedule: What the learning rate does from the first epoch to the last: ``"cosine"``
+            anneals it towards 0, ``"constant"`` leaves it.
+    """
+
+    optimizer: type[torch.optim.Optimizer]
+    settings: Mapping[str, Any]
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def prepare(
+        self, model: nn.Module, n_epochs: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """An optimizer for a model, and its schedule, to be stepped after each epoch."""
+        if n_epochs < 1:
+            raise ConfigurationError(f"n_epochs must be at least 1, got {n_epochs}.")
+        optimizer = self.optimizer(model.parameters(), **self.settings)
+        if self.schedule == "cosine":
+            return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One seed of a task that methods are compared on.
+
+    A function ``(seed: int) -> Benchmark`` is one row of a comparison. The seed draws what belongs
+    to the task (split, label noise); methods get seeds of their own. Whatever a method looks at
+    while it trains and chooses is in ``task``; ``test`` is asked once per method and seed, for
+    the one model it chose.
+
+    Attributes:
+        task: What is trained; lower fitness is better.
+        test: Scores of a model on what no method has seen, by name, such as ``HeldOut``. The
+            first is the headline; lower is better.
+        recipe: For the arm that trains one network without any search.
+        species: What evolves; also the space of the arms that search.
+        population_size: Individuals, μ.
+        n_epochs: Epochs per individual and generation.
+        n_generations: Generations.
+    """
+
+    task: Task
+    test: Callable[[nn.Module], Mapping[str, float]]
+    recipe: Recipe
+    species: Sequence[Species | str | type[torch.optim.Optimizer]] = ("SGD", "Adam")
+    population_size: int = 16
+    n_epochs: int = 4
+    n_generations: int = 6
+
+    def trainer(self, *, cohort_size: int | None = None) -> ESGDTrainer:
+        """The objective that trains a population on the task."""
+        return ESGDTrainer(self.task, species=self.species, cohort_size=cohort_size)
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of the reference budget, one per individual and generation."""
+        return self.population_size * self.n_generations
+
+    @property
+    def n_epochs_each(self) -> int:
+        """Epochs of one individual from the first generation to the last."""
+        return self.n_epochs * self.n_generations
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scores a model of a supervised task on examples that took no part in training it.
+
+    Attributes:
+        task: Knows how to run the model.
+        examples: Inputs and targets.
+        metrics: Mean over a batch, by name; the task's loss if empty.
+    """
+
+    task: SupervisedTask
+    examples: Examples
+    metrics: Mapping[str, Criterion] = field(default_factory=dict)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Mean of each metric over the examples."""
+        metrics = self.metrics or {"loss": self.task.loss}
+        return {
+            name: self.task.score(model, self.examples, metric) for name, metric in metrics.items()
+        }

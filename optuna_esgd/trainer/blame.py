@@ -1,0 +1,45 @@
+"""Telling an optimizer's failure from the task's: the one costs an epoch, the other a slot."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Protocol
+
+from optuna_esgd.errors import OptimizerError
+
+_logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where an optimizer's evaluations of the loss come from."""
+
+    has_failed: bool
+
+
+@contextlib.contextmanager
+def blamed_on_the_optimizer(source: Source, name: str) -> Iterator[None]:
+    """Raise what fails in a block as an ``OptimizerError``, unless the task failed within.
+
+    Args:
+        source: Remembers whether an evaluation of the loss raised: that is the user's code, and
+            is passed on as it is.
+        name: The optimizer's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if source.has_failed:
+            raise
+        raise OptimizerError(f"{name} failed in its step: {error!r}") from error
+
+
+def warn_of_failure(species: str, error: OptimizerError) -> None:
+    """Say what becomes of the individual."""
+    _logger.warning(
+        "Species %r cannot go on in this epoch, its individual returns to its best weights: %s",
+        species,
+        error,
+        exc_info=error,
+    )

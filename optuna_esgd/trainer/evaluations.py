@@ -1,0 +1,127 @@
+"""The loss of some rows of a cohort, each row on its own mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.optim.closure import Closure
+from optuna_esgd.trainer.batched_model import BatchedModel
+from optuna_esgd.trainer.spending import Spending
+from optuna_esgd.trainer.supervised import SupervisedTask
+
+
+class CohortEvaluations:
+    """Evaluates the loss of rows where their weights are, as the rule of a species asks for it.
+
+    Args:
+        task: Where the examples are from.
+        model: The forward and backward pass.
+        weights: The rows, which may be a view.
+        seeds: Of the present epoch, one per row: data order, dropout masks and the optimizers'
+            own draws are functions of them.
+
+    Attributes:
+        n_advances: How many mini-batches are done with.
+        spending: What each of the rows has cost so far.
+        has_failed: Whether model, loss or data raised.
+    """
+
+    def __init__(
+        self,
+        task: SupervisedTask,
+        model: BatchedModel,
+        weights: Matrix,
+        seeds: Sequence[int],
+    ) -> None:
+        self.weights = weights
+        self.n_advances = 0
+        self.spending = Spending()
+        self.has_failed = False
+        self._examples = task.train
+        self._model = model
+        self._seeds = seeds
+        self._keys = torch.tensor(list(seeds), device=weights.device)
+        self._lap = -1
+        self._indices: list[Tensor] = []
+
+    @property
+    def key(self) -> Tensor:
+        """(rows, 1) int64: what random draws of the coming step are a function of."""
+        return (self._keys + self.n_advances).unsqueeze(1)
+
+    def gradients(self) -> tuple[Tensor, list[Tensor]]:
+        """(rows, 1) losses, and (rows, n_trainable) gradients of each block."""
+        self.spending.n_gradients += 1
+        self.has_failed = True  # until it has not
+        gradients, losses = self._model.gradients(self.weights, *self._batch(), self._dropout())
+        self.has_failed = False
+        return losses.unsqueeze(1), self.weights.layout.flatten_trainable(gradients)
+
+    def losses(self) -> Tensor:
+        """(rows, 1) losses alone."""
+        self.spending.n_forwards += 1
+        self.has_failed = True
+        losses = self._model.losses(self.weights, *self._batch(), self._dropout())
+        self.has_failed = False
+        return losses.unsqueeze(1)
+
+    def advance(self) -> None:
+        """Go on to the next mini-batch, past the end of the examples in another order."""
+        self.n_advances += 1
+
+    def _dropout(self) -> Tensor:
+        return self._keys + self.n_advances
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """(rows, batch, ...) inputs and targets."""
+        lap, number = divmod(self.n_advances, self._examples.n_batches)
+        device = self.weights.device
+        if lap != self._lap:
+            orders = torch.stack([self._examples.order(seed, lap) for seed in self._seeds])
+            self._lap, self._indices = lap, self._examples.cut(orders.to(device), dim=1)
+        inputs, targets = self._examples.on(device)
+        return inputs[self._indices[number]], targets[self._indices[number]]
+
+
+class RowClosure(Closure):
+    """One row's evaluations as a closure, for an optimizer of torch's kind.
+
+    Args:
+        evaluations: Of this one row.
+        parameters: By name; get their ``grad`` from each evaluation.
+    """
+
+    def __init__(
+        self, evaluations: CohortEvaluations, parameters: Mapping[str, nn.Parameter]
+    ) -> None:
+        self._evaluations = evaluations
+        self._parameters = parameters
+        self.key = evaluations.key.reshape(())
+
+    def __call__(self) -> Tensor:
+        """Loss and gradients."""
+        with torch.no_grad():
+            losses, blocks = self._evaluations.gradients()
+            write_gradients(self._evaluations.weights, blocks, self._parameters)
+        return losses.reshape(())
+
+    def loss(self) -> Tensor:
+        """Loss alone."""
+        return self._evaluations.losses().reshape(())
+
+    def advance(self) -> None:
+        """Go on to the next mini-batch."""
+        self._evaluations.advance()
+
+
+def write_gradients(
+    weights: Matrix, blocks: Sequence[Tensor], parameters: Mapping[str, nn.Parameter]
+) -> None:
+    """Give parameters the gradients of one row: (1, n_trainable) for each block."""
+    views = weights.layout.unflatten_trainable(blocks)
+    for name, parameter in parameters.items():
+        parameter.grad = views[name][0]

@@ -1,0 +1,59 @@
+"""What is searched for an individual: its species' hyperparameters and the task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.space import Choices, Space, Value
+from optuna_esgd.species.base import Species
+from optuna_esgd.trainer.guidance import described
+from optuna_esgd.trainer.supervised import SupervisedTask
+from optuna_esgd.trainer.task import Task
+
+
+def join_spaces(species: Mapping[str, Species], task: Task) -> dict[str, Space]:
+    """Species name -> parameter name -> range, the task's parameters in every species.
+
+    Raises:
+        ConfigurationError: A parameter of the task is called like one of a species.
+    """
+    for one in species.values():
+        for name in task.space:
+            if name in one.space or name == "species":
+                raise ConfigurationError(
+                    f"The task searches {name!r}, and so does species {one.name!r}. Call the "
+                    "task's hyperparameter otherwise."
+                )
+    return {name: {**one.space, **task.space} for name, one in species.items()}
+
+
+def check_schedule(species: Mapping[str, Species], task: Task) -> None:
+    """Try the task's schedule on every species now, not in the first trial.
+
+    Raises:
+        ConfigurationError: A species has nothing for the schedule to change.
+    """
+    schedule = task.schedule if isinstance(task, SupervisedTask) else None
+    if schedule is None:
+        return
+    for one in species.values():
+        lowest = {
+            name: range_.values[0] if isinstance(range_, Choices) else range_.low
+            for name, range_ in one.space.items()
+        }
+        optimizer = one.build([torch.zeros(1, 1, requires_grad=True)], lowest)
+        try:
+            schedule(optimizer, 2)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The schedule {described(schedule)} cannot be made for species {one.name!r}: "
+                f"{error}"
+            ) from error
+
+
+def of_species(species: Species, hyperparameters: Mapping[str, Value]) -> dict[str, Value]:
+    """The hyperparameters that belong to the species, not to the task."""
+    return {name: value for name, value in hyperparameters.items() if name in species.space}

@@ -1,0 +1,68 @@
+"""A worker killed at any SQL statement leaves nothing that the next one does not finish.
+
+What is in a database changes with commits only. So on SQLite workers are killed before every third
+one, and on servers, which clear up behind them, at every 97th statement or commit.
+OPTUNA_ESGD_TEST_ALL_FAULTS=1 kills at every statement and commit on every database; it takes most
+of an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.databases import Databases
+from tests.faults.extent import IS_EXHAUSTIVE, sampled
+from tests.faults.failpoints import Points, counting
+from tests.faults.small_run import open_study, result, run
+from tests.faults.workers import KILLED, end, expire_leases, start, work, work_until
+
+_PARTS = 4
+_SQLITE_POINTS: Points = "all" if IS_EXHAUSTIVE else "commits"
+
+
+def kill_and_finish(url: str, points: Points, deadly: int) -> list[tuple[object, ...]]:
+    """One worker dies, another one does the rest."""
+    end(start(work_until, url, points, deadly), exitcode=KILLED)
+    expire_leases(url)
+    end(start(work, url))
+    return result(open_study(url))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_killed_at_a_commit_of_sqlite(
+    part: int,
+    tmp_path: Path,
+    undisturbed: list[tuple[object, ...]],
+    closed_connections: Callable[[], None],
+) -> None:
+    with counting(_SQLITE_POINTS) as counter:
+        run(f"sqlite:///{tmp_path}/counted.db")
+    for point in sampled(counter.n_points, 3)[part::_PARTS]:
+        url = f"sqlite:///{tmp_path}/{point}.db"
+        assert kill_and_finish(url, _SQLITE_POINTS, point) == undisturbed, point
+        closed_connections()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_killed_at_a_statement_on_a_server(
+    kind: str,
+    databases: Databases,
+    undisturbed: list[tuple[object, ...]],
+    closed_connections: Callable[[], None],
+) -> None:
+    server = databases.server(kind)
+    url = server.make()
+    with counting() as counter:
+        run(url)
+    for point in sampled(counter.n_points, 97):
+        closed_connections()
+        server.give_back(url)
+        assert server.make() == url
+        assert kill_and_finish(url, "all", point) == undisturbed, point
+    closed_connections()
+    server.give_back(url)

@@ -1,0 +1,84 @@
+"""Main lines, common ancestors, founders' shares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from optuna_esgd.visualization.descent import (
+    common_ancestor,
+    effective_number,
+    founder_shares,
+    is_alive,
+    main_line,
+)
+from optuna_esgd.visualization.history import History
+from tests.visualization.histories import NOTHING, histories, history, one
+
+FAMILY = history(
+    one(0, 0, 4.0),
+    one(0, 1, 3.0),
+    one(0, 2, 5.0),
+    one(1, 0, 2.0, 1),
+    one(1, 1, 2.5, 1, 0),
+    one(1, 2, 3.5, 2),
+    one(2, 0, 1.0, 0),
+    one(2, 1, 1.5, 1, 0),
+    one(2, 2, 1.6, 0),
+)
+
+
+def test_a_family() -> None:
+    assert main_line(FAMILY, 7).tolist() == [1, 4, 7]
+    assert common_ancestor(FAMILY) == 1
+    assert is_alive(FAMILY).tolist() == [False, True, False, True, True, False, True, True, True]
+    shares = founder_shares(FAMILY)
+    assert shares[0] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    assert shares[1] == pytest.approx([0.5 / 3, 1.5 / 3, 1 / 3])
+    assert shares[2] == pytest.approx([0.25 / 3, 2.75 / 3, 0])
+    assert effective_number(shares)[0] == pytest.approx(3)
+
+
+def test_a_parent_drawn_twice_counts_twice() -> None:
+    twice = history(one(0, 0, 1.0), one(0, 1, 1.0), one(1, 0, 1.0, 0, 0, 1))
+    assert founder_shares(twice)[1] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_nobody_has_ancestors() -> None:
+    assert common_ancestor(NOTHING) is None
+    assert founder_shares(NOTHING).shape == (0, 0)
+    assert len(is_alive(NOTHING)) == 0
+
+
+def test_two_lines_have_no_common_ancestor() -> None:
+    apart = history(one(0, 0, 1.0), one(0, 1, 1.0), one(1, 0, 1.0, 0), one(1, 1, 1.0, 1))
+    assert common_ancestor(apart) is None
+
+
+@given(histories())
+def test_common_ancestor_is_the_latest_on_all_lines(read: History) -> None:
+    if not read.n_individuals:
+        return
+    everyone = range(*read.rows(read.last_complete).indices(read.n_individuals))
+    shared = set.intersection(*(set(main_line(read, row).tolist()) for row in everyone))
+    assert common_ancestor(read) == max(shared, default=None)
+
+
+@given(histories())
+def test_alive_is_whoever_a_latest_individual_descends_from(read: History) -> None:
+    if not read.n_individuals:
+        return
+    start = read.starts[read.last_complete]
+    latest = range(int(start), read.n_individuals)
+    expected = {row for one in latest for row in main_line(read, one).tolist()}
+    assert set(np.flatnonzero(is_alive(read)).tolist()) == expected
+
+
+@given(histories())
+def test_shares_add_up_and_founders_never_come_back(read: History) -> None:
+    shares = founder_shares(read)
+    assert shares.sum(axis=1) == pytest.approx(1.0)
+    assert np.all((shares[1:] == 0) | (shares[:-1] > 0))
+    number = effective_number(shares)
+    assert np.all((number >= 1 - 1e-9) & (number <= shares.shape[1] + 1e-9))

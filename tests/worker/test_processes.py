@@ -1,0 +1,133 @@
+"""Workers as processes: killed, told to stop, restarted; the same bits in the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from optuna_esgd.engine.individual import SlotKey
+from tests.worker.runs import (
+    FILE,
+    find_study,
+    finish,
+    population_of,
+    result,
+    start,
+    wait_until,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('one')}/esgd.db"
+    text = finish(start("worker", url))
+    assert "Generation 1 done" in text
+    return result(url)
+
+
+def test_run_is_a_worker_many_times(database_url: str, undisturbed: list[tuple[Any, ...]]) -> None:
+    text = finish(start("run", database_url, "--workers", "3"))
+    assert "3 workers on cpu" in text
+    assert "generation 2" in text
+    assert "pass" not in text
+    assert result(database_url) == undisturbed
+    again = finish(start("run", database_url, "--workers", "1"))  # all is done already
+    assert "Traceback" not in again
+    assert result(database_url) == undisturbed
+
+
+def test_a_worker_that_is_killed_is_started_again(
+    tmp_path: Path, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    run = start("run", url, "--workers", "2", SLOW_SECONDS="0.2")
+    wait_until(lambda: any(one.state == "claimed" for one in population_of(url).slots()))
+    chronicle = population_of(url).chronicle()
+    victim = next(int(one.worker.split(":")[1]) for one in chronicle.spans)
+    os.kill(victim, signal.SIGKILL)
+    assert "is started again" in finish(run)
+    assert result(url) == undisturbed
+
+
+def test_a_worker_told_to_stop_leaves_a_checkpoint(
+    tmp_path: Path, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    for number in range(2):
+        worker = start("worker", url, "--checkpoint-every", "0.1", SLOW_SECONDS="1.5")
+        key = SlotKey(0, 0, number)
+        wait_until(lambda key=key: population_of(url).read_checkpoint(key) is not None)
+        worker.send_signal(signal.SIGTERM)
+        finish(worker, 128 + signal.SIGTERM)
+        slot = population_of(url).slots(generation=0)[number]
+        assert (slot.state, slot.n_failures) == ("free", 0)
+        assert population_of(url).read_checkpoint(key) is not None
+        finish_one(url, number)
+    finish(start("run", url, "--workers", "2"))
+    assert result(url) == undisturbed
+
+
+def finish_one(url: str, number: int) -> None:
+    """Let a worker go on until this individual is finished, and stop it."""
+    worker = start("worker", url, SLOW_SECONDS="0.3")
+    wait_until(lambda: population_of(url).slots(generation=0)[number].state == "finished")
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate()
+
+
+@pytest.mark.parametrize("n_signals", [1, 2])
+def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(
+    tmp_path: Path, n_signals: int, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    run = start("run", url, "--workers", "2", SLOW_SECONDS="1.2")
+    wait_until(lambda: any(one.state == "claimed" for one in population_of(url).slots()))
+    for _ in range(n_signals):
+        run.send_signal(signal.SIGINT)
+    finish(run, 130)
+    states = {one.state for one in population_of(url).slots()}
+    if n_signals == 1:  # clean: nothing is claimed by the dead
+        assert "claimed" not in states
+    finish(start("run", url, "--workers", "2"))
+    assert result(url) == undisturbed
+
+
+def test_failures_of_user_code_do_not_end_a_worker(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    text = finish(start("worker", url, FAIL_IN_GENERATION="1"))
+    assert "out of cheese" in text
+    result(url)
+    generation = population_of(url).individuals(generation=1)
+    assert {one.n_epochs for one in generation if one.reference.round == 0} == {0}
+
+
+def test_wrong_use_is_said_once_and_nothing_is_started(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    finish(start("worker", url))
+    text = finish(start("run", url, "--workers", "0"), 2)
+    assert "at least 1 worker" in text
+    other = FILE.with_name("nowhere.py")
+    assert "no file" in finish(start("run", url, "--device", "cuda:77"), 2) or not other.exists()
+
+
+def test_optimize_and_workers_share_a_study(
+    tmp_path: Path, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    from tests.worker import training
+
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    worker = start("worker", url, SLOW_SECONDS="0.2")
+    wait_until(lambda: len(population_of(url).slots()) > 0)
+    study = find_study(url)
+    study.sampler = training.sampler
+    study.optimize(training.make_trainer(), n_trials=4)
+    finish(worker)
+    assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) == 12
+    assert result(url) == undisturbed
