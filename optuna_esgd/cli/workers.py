@@ -24,7 +24,9 @@ def add_worker_commands(commands: Any) -> None:
     worker.add_argument("--quiet", action="store_true", help="say nothing but warnings")
     worker.set_defaults(run=_worker)
 
-    run = commands.add_parser("run", help="train with several workers on this machine")
+    run = commands.add_parser(
+        "run", help="train with several workers on this machine, or on a Ray cluster"
+    )
     _add_workplace(run)
     run.add_argument(
         "--workers",
@@ -32,6 +34,25 @@ def add_worker_commands(commands: Any) -> None:
         default=None,
         metavar="N",
         help="how many, or 'auto': one on each GPU, or without GPUs one on each core (default)",
+    )
+    run.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="on a Ray cluster: at this address, or the one this machine is part of, or a new one",
+    )
+    run.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        metavar="N",
+        help="with --ray: cores of a worker (default: they are shared out)",
+    )
+    run.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="N",
+        help="with --ray: GPUs of a worker, or the part of one (default: 1 if there are any)",
     )
     run.set_defaults(run=_run)
 
@@ -116,11 +137,32 @@ def _worker(parsed: argparse.Namespace) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    if parsed.ray is not None:
+        return _run_on_ray(parsed)
+    if parsed.cpus_per_worker is not None or parsed.gpus_per_worker is not None:
+        raise ConfigurationError("--cpus-per-worker and --gpus-per-worker need --ray.")
     from optuna_esgd.worker.run import run  # noqa: PLC0415
 
     return run(
         _workplace(parsed),
         n_workers=parsed.workers,
+        checkpoint_seconds=_checkpoint_seconds(parsed),
+    )
+
+
+def _run_on_ray(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.worker.cluster import Request  # noqa: PLC0415
+    from optuna_esgd.worker.on_ray import run_on_ray  # noqa: PLC0415
+
+    request = Request(
+        n_workers=parsed.workers,
+        cpus_each=parsed.cpus_per_worker,
+        gpus_each=parsed.gpus_per_worker,
+    )
+    return run_on_ray(
+        _workplace(parsed),
+        request,
+        address=parsed.ray or None,
         checkpoint_seconds=_checkpoint_seconds(parsed),
     )
 

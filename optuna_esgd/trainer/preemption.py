@@ -34,14 +34,18 @@ class Preemption:
         self.is_requested = False
         self._may_interrupt = False
 
-    def request(self) -> None:
+    def request(self, *, interrupt: bool = True) -> None:
         """Ask to stop: at once where nothing would be lost by it, else as soon as may be.
 
+        Args:
+            interrupt: False in any thread but the one that works, which is then left to end its
+                epoch: an exception can only be raised where one is.
+
         Raises:
-            Preempted: In the main thread, in the middle of work that may be interrupted.
+            Preempted: In the middle of work that may be interrupted.
         """
         self.is_requested = True
-        if self._may_interrupt:
+        if interrupt and self._may_interrupt:
             self._may_interrupt = False
             raise Preempted
 

@@ -53,8 +53,9 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         StudyError: Nobody has said how many generations there are.
         StorageError: The database cannot be reached.
     """
-    path, module = _load(workplace.trainer)
-    trainer = _find_trainer(path, module, workplace.trainer.rpartition(":")[2])
+    path, name = split_name(workplace.trainer)
+    module = _load(path)
+    trainer = _find_trainer(path, module, name)
     if workplace.device is not None:
         trainer.to(workplace.device)
     if workplace.store is not None:
@@ -70,8 +71,12 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
     return trainer, study
 
 
-def _load(name: str) -> tuple[Path, ModuleType]:
-    """Run the file; it is the only code of the user's that is ever loaded."""
+def split_name(name: str) -> tuple[Path, str]:
+    """The file, absolute, and the attribute that ``FILE.py:NAME`` names.
+
+    Raises:
+        ConfigurationError: It names none, or there is no such file.
+    """
     file, _, attribute = name.rpartition(":")
     if not file or not attribute.isidentifier():
         raise ConfigurationError(
@@ -80,15 +85,20 @@ def _load(name: str) -> tuple[Path, ModuleType]:
     path = Path(file).resolve()
     if not path.is_file():
         raise ConfigurationError(f"There is no file {file}.")
+    return path, attribute
+
+
+def _load(path: Path) -> ModuleType:
+    """Run the file; it is the only code of the user's that is ever loaded."""
     specification = importlib.util.spec_from_file_location(path.stem, path)
     if specification is None or specification.loader is None:
-        raise ConfigurationError(f"{file} is not a Python file.")
+        raise ConfigurationError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(specification)
     # As for a script: its neighbours can be imported, and what it defines is found by its name.
     sys.path.insert(0, str(path.parent))
     sys.modules[path.stem] = module
     specification.loader.exec_module(module)
-    return path, module
+    return module
 
 
 def _find_trainer(path: Path, module: ModuleType, name: str) -> ESGDTrainer:

@@ -47,7 +47,7 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     trainer.expected_workers = len(devices)
     loop = trainer.open(study)
     if n_workers is None:
-        devices = devices[: _n_cohorts(loop)]
+        devices = devices[: count_cohorts(loop)]
     console = Console(stderr=True, log_path=False)
     console.log(f"{len(devices)} workers on {', '.join(dict.fromkeys(devices))}")
     workers: list[WorkerProcess] = []
@@ -69,7 +69,8 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     return INTERRUPTED if signals else 0
 
 
-def _n_cohorts(loop: WorkLoop) -> int:
+def count_cohorts(loop: WorkLoop) -> int:
+    """How many workers can train at the same time."""
     configuration = loop.configuration
     return math.ceil(configuration.population_size / configuration.cohort_size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +146,26 @@ def test_a_long_epoch_is_interrupted_and_the_last_one_saved(
     assert population.read_checkpoint(SlotKey(0, 0, 0)) is not None
     assert population.slots()[0].is_claimable
     assert population.slots()[0].n_failures == 0
+
+
+def test_a_request_from_another_thread_lets_the_epoch_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    current = Preemption()
+    monkeypatch.setattr("optuna_esgd.trainer.loop.Preemption", lambda: current)
+    begun: list[int] = []
+
+    def ask(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            thread = threading.Thread(target=current.request, kwargs={"interrupt": False})
+            thread.start()
+            thread.join()
+
+    population, raised = long_epoch(monkeypatch, ask)
+    assert begun == [-1, 0, 1]  # the plan, then epochs
+    assert raised is Preempted
+    assert population.read_checkpoint(SlotKey(0, 0, 0)) is not None
 
 
 def test_a_request_before_the_first_epoch_ends_saves_nothing(
