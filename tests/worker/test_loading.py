@@ -1,0 +1,84 @@
+"""FILE.py:NAME, and the study it trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from optuna.study import StudyDirection
+
+from optuna_esgd.errors import ConfigurationError, EsgdError, StudyError
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.worker.loading import Workplace, open_workplace
+from tests.worker.runs import FILE
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace(
+        trainer=f"{FILE}:trainer", storage=f"sqlite:///{tmp_path}/esgd.db", study="digits"
+    )
+
+
+@pytest.mark.parametrize("name", ["trainer", "make_trainer"])
+def test_a_trainer_or_a_function_that_makes_one(workplace: Workplace, name: str) -> None:
+    trainer, study = open_workplace(replace(workplace, trainer=f"{FILE}:{name}"))
+    assert isinstance(trainer, ESGDTrainer)
+    assert (study.study_name, study.direction) == ("digits", StudyDirection.MINIMIZE)
+    settings = find_sampler(study).settings
+    assert (settings.population_size, settings.n_generations) == (4, 3)
+
+
+def test_options_go_before_the_file(workplace: Workplace) -> None:
+    given = replace(
+        workplace, n_generations=7, direction="maximize", store="sqlite:///other.db", device="cpu"
+    )
+    trainer, study = open_workplace(given)
+    assert trainer.store == "sqlite:///other.db"
+    assert find_sampler(study).settings.n_generations == 7
+    assert study.direction == StudyDirection.MAXIMIZE
+
+
+def test_a_study_that_is_there_is_joined(workplace: Workplace) -> None:
+    _, study = open_workplace(workplace)
+    study.ask()
+    assert len(open_workplace(workplace)[1].trials) == 1
+
+
+def test_a_file_without_a_sampler_needs_the_generations(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    lines = FILE.read_text().splitlines()
+    path = tmp_path / "no_sampler.py"
+    path.write_text("\n".join(line for line in lines if not line.startswith("sampler")))
+    given = replace(workplace, trainer=f"{path}:trainer")
+    with pytest.raises(StudyError, match="--generations"):
+        open_workplace(given)
+    _, study = open_workplace(replace(given, n_generations=2))
+    assert find_sampler(study).settings.n_generations == 2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ("train.py", "FILE.py:NAME"),
+        ("train.py:1", "FILE.py:NAME"),
+        ("nowhere.py:trainer", "no file"),
+        (f"{FILE}:nothing", "NoneType"),
+        (f"{FILE}:unknown", "unknown"),
+        (f"{FILE}:Slow", "Slow"),
+    ],
+)
+def test_what_is_no_trainer_is_refused(workplace: Workplace, trainer: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        open_workplace(replace(workplace, trainer=trainer))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n_generations": 0}, {"device": "cuda:99"}, {"storage": "mongodb://x"}]
+)
+def test_wrong_options_are_refused(workplace: Workplace, wrong: dict[str, object]) -> None:
+    with pytest.raises(EsgdError):
+        open_workplace(replace(workplace, **wrong))
