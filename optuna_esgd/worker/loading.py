@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import optuna
 
-from optuna_esgd.errors import ConfigurationError, StudyError
+from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
 from optuna_esgd.sampler import ESGDSampler
+from optuna_esgd.store.engines import is_in_memory, parse_url
 from optuna_esgd.store.storages import create_storage
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 
@@ -53,6 +54,11 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         StudyError: Nobody has said how many generations there are.
         StorageError: The database cannot be reached.
     """
+    for url in (workplace.storage, workplace.store):
+        if url is not None and is_in_memory(parse_url(url)):
+            raise StorageError(
+                "Workers are processes and share a database; name a file or server."
+            )
     path, name = split_name(workplace.trainer)
     module = _load(path)
     trainer = _find_trainer(path, module, name)

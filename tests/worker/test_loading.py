@@ -77,7 +77,14 @@ def test_what_is_no_trainer_is_refused(workplace: Workplace, trainer: str, messa
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_generations": 0}, {"device": "cuda:99"}, {"storage": "mongodb://x"}]
+    "wrong",
+    [
+        {"n_generations": 0},
+        {"device": "cuda:99"},
+        {"storage": "mongodb://x"},
+        {"storage": "sqlite://"},
+        {"store": "sqlite:///:memory:"},
+    ],
 )
 def test_wrong_options_are_refused(workplace: Workplace, wrong: dict[str, object]) -> None:
     with pytest.raises(EsgdError):
