@@ -24,10 +24,9 @@ from tests.trainer.studies import make_study, make_task
 from tests.visualization.studies import toy_study
 
 CHROMIUM = find_chromium()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="No chromium: the pages are not tested in one."),
-]
+if CHROMIUM is None:
+    pytest.skip("No chromium: the pages are not tested in one.", allow_module_level=True)
+pytestmark = pytest.mark.slow
 # Sizes of a laptop and a telephone.
 SIZES = {"wide": {"width": 1280, "height": 800}, "narrow": {"width": 400, "height": 800}}
 
@@ -43,7 +42,7 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None
+    assert CHROMIUM is not None  # else there are no tests
     with sync_playwright() as playwright:
         browser = launch(playwright, CHROMIUM)
         yield browser
