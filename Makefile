@@ -13,11 +13,11 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
 help:
-	@echo "make demo    train a population on handwritten digits ($(DEMO))"
-	@echo "make test    style, types, layers, then every test"
+	@echo "make demo         train a population on handwritten digits ($(DEMO))"
+	@echo "make test         style, types, layers, then every test"
 	@echo "make screenshots  the pictures in dashboards/README.md; needs chromium"
-	@echo "make build   wheel and source distribution, in dist/"
-	@echo "make clean   remove what the others left, except $(VENV)"
+	@echo "make build        wheel and source distribution, in dist/"
+	@echo "make clean        remove what the others left, except $(VENV)"
 	@echo "Variables: PYTHON VENV DEMO WORKERS PYTEST_ARGS"
 
 demo: $(VENV)/.installed-package
@@ -29,7 +29,8 @@ test: $(VENV)/.installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@command -v chromium chromium-browser google-chrome >/dev/null \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+		|| command -v google-chrome >/dev/null \
 		|| echo "There is no chromium: the dashboards are not tested in a browser"
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
 

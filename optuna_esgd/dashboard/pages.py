@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from urllib.parse import parse_qs, quote
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -13,7 +13,6 @@ from optuna_esgd.dashboard.responses import Response, cached, complete, refuse
 from optuna_esgd.dashboard.states import States
 from optuna_esgd.dashboard.studies import Listing, Studies
 from optuna_esgd.engine.individual import Reference
-from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.errors import (
     ConfigurationError,
     CorruptionError,
@@ -31,7 +30,6 @@ _POLICY = (
     "img-src 'self' data: blob:; connect-src 'self'"
 )
 _REFERENCE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
-_PIECE_BYTES = 2**20
 _STATUS = (
     (ConfigurationError, "400 Bad Request"),
     (StudyError, "404 Not Found"),
@@ -110,10 +108,10 @@ class Pages:
         headers = [
             ("Content-Type", "application/octet-stream"),
             ("Content-Disposition", f'attachment; filename="{stem}-{reference}.safetensors"'),
-            ("Content-Length", str(8 + len(snapshot.manifest) + len(snapshot.payload))),
+            ("Content-Length", str(snapshot.file_bytes)),
             ("Cache-Control", "no-store"),
         ]
-        return Response("200 OK", headers, _cut(snapshot))
+        return Response("200 OK", headers, snapshot.cut_file())
 
 
 def _row(one: Listing) -> str:
@@ -133,14 +131,6 @@ def _only(query: dict[str, list[str]], name: str) -> str:
     if len(values) != 1:
         raise ConfigurationError(f"The address needs {name}=... once, got {len(values)}.")
     return values[0]
-
-
-def _cut(snapshot: Snapshot) -> Iterator[bytes]:
-    """A ``.safetensors`` file, piece by piece: a snapshot with the length of its header."""
-    yield len(snapshot.manifest).to_bytes(8, "little") + bytes(snapshot.manifest)
-    payload = memoryview(snapshot.payload)
-    for start in range(0, len(payload), _PIECE_BYTES):
-        yield bytes(payload[start : start + _PIECE_BYTES])
 
 
 def _html(name: str, status: str = "200 OK", **texts: str) -> Response:

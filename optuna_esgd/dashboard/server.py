@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable
 
-from optuna_esgd.dashboard.application import check_extra, make_application
+from optuna_esgd.dashboard.application import make_application
 from optuna_esgd.dashboard.guard import choose_policy
 from optuna_esgd.errors import ConfigurationError
 
@@ -49,12 +49,11 @@ def serve(
         ConfigurationError: The address cannot be bound to, or is open to others without a token.
         StorageError: The database cannot be reached, or is of another version.
     """
-    check_extra()
-    import waitress  # noqa: PLC0415  (optional)
-
     token = (os.environ.get(_VARIABLE) or secrets.token_urlsafe()) if asks_token else None
     policy = choose_policy(host, allowed_hosts=allowed_hosts, token=token, is_writable=is_writable)
     application = make_application(url, store=store, policy=policy)
+    import waitress  # noqa: PLC0415  (optional)
+
     with listen(host, port) as listening:
         # Made to face slow and broken clients; each request has a thread.
         server = waitress.create_server(

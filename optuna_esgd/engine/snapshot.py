@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from optuna_esgd.evolution.space import Value
+
+_PREFIX_BYTES = 8
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,18 @@ class Snapshot:
 
     manifest: bytes
     payload: bytes | bytearray | memoryview
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the ``.safetensors`` file."""
+        return _PREFIX_BYTES + len(self.manifest) + len(self.payload)
+
+    def cut_file(self) -> Iterator[bytes]:
+        """The ``.safetensors`` file, piece by piece: it begins with the manifest's length."""
+        yield len(self.manifest).to_bytes(_PREFIX_BYTES, "little") + bytes(self.manifest)
+        payload = memoryview(self.payload)
+        for start in range(0, len(payload), _PIECE_BYTES):
+            yield bytes(payload[start : start + _PIECE_BYTES])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import optuna
 import plotly.graph_objects as go
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
 
-from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.visualization.figures import FIGURES
@@ -158,7 +157,8 @@ def _upload_best(study: optuna.Study, artifact_store: ArtifactStore, store: str 
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / _WEIGHTS
-        _write_weights(path, population.read_weights(best.reference))
+        with path.open("wb") as file:
+            file.writelines(population.read_weights(best.reference).cut_file())
         metas = get_all_artifact_meta(study)
         known = [meta.artifact_id for meta in metas if meta.filename == _WEIGHTS]
         if not known:
@@ -168,11 +168,3 @@ def _upload_best(study: optuna.Study, artifact_store: ArtifactStore, store: str 
             return
         with path.open("rb") as file:
             artifact_store.write(known[0], file)
-
-
-def _write_weights(path: Path, snapshot: Snapshot) -> None:
-    """A snapshot is a ``.safetensors`` file without the length of its header."""
-    with path.open("wb") as file:
-        file.write(len(snapshot.manifest).to_bytes(8, "little"))
-        file.write(snapshot.manifest)
-        file.write(snapshot.payload)

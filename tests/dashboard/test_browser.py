@@ -16,18 +16,23 @@ from safetensors.torch import load_file
 
 import optuna_esgd as esgd
 from dashboards.browsing import find_chromium, launch, serving
+from optuna_esgd.evolution.space import FloatRange
 from optuna_esgd.store.engines import close_databases
 from optuna_esgd.visualization.figures import FIGURES
 from tests.dashboard.served import NASTY, train
 from tests.trainer.studies import make_study, make_task
+from tests.visualization.studies import toy_study
 
 CHROMIUM = find_chromium()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="No chromium: the pages are not tested in one."),
-]
+if CHROMIUM is None:
+    pytest.skip("No chromium: the pages are not tested in one.", allow_module_level=True)
+pytestmark = pytest.mark.slow
 # Sizes of a laptop and a telephone.
 SIZES = {"wide": {"width": 1280, "height": 800}, "narrow": {"width": 400, "height": 800}}
+
+
+# Shown as HTML it would ask for a picture that is not there, and run what then happens.
+MARKUP = "<img src=nowhere onerror=alert(1)>"
 
 
 class Served(NamedTuple):
@@ -37,7 +42,7 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None
+    assert CHROMIUM is not None  # else there are no tests
     with sync_playwright() as playwright:
         browser = launch(playwright, CHROMIUM)
         yield browser
@@ -51,6 +56,9 @@ def served(trained_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     url = f"sqlite:///{path}"
     nasty = train(url, name=NASTY, n_trials=4)
     nasty._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    storage = esgd.create_storage(url)
+    toy_study(storage=storage, name="names", spaces={MARKUP: {MARKUP: FloatRange(0.1, 1.0)}})
+    storage.engine.dispose()
     close_databases()
     with serving(url) as root:
         yield Served(root, url)
@@ -274,6 +282,16 @@ def test_markup_in_names_is_text(page: Page, served: Served) -> None:
     assert page.title().startswith(NASTY)
     expect(page.locator("#numbers dd").first).to_have_text("4")
     assert page.locator("h1 script").count() == 0
+
+
+def test_markup_in_names_of_species_and_hyperparameters_is_text(
+    page: Page, served: Served
+) -> None:
+    open_live(page, served.root, "names")
+    draw_all(page)
+    expect(page.locator("#individuals tr").first).to_contain_text(f"{MARKUP}{MARKUP} 0.")
+    assert MARKUP in (page.locator("#genealogy .legend").text_content() or "")
+    assert page.locator("img").count() == 0
 
 
 def test_a_lost_connection_is_told_and_found_again(

@@ -48,8 +48,8 @@ export function showIndividuals(place, told, individuals, trialAddress, weightsA
       first.append(
         one.trial === null ? "–" : trialLink(one.trial, trialAddress, String(one.trial)),
       );
-      const last = document.createElement("td");
-      last.append(
+      const weights = document.createElement("td");
+      weights.append(
         element("a", {
           href: weightsAddress(one.reference),
           textContent: "Download",
@@ -57,8 +57,10 @@ export function showIndividuals(place, told, individuals, trialAddress, weightsA
           download: "",
         }),
       );
+      const value = element("td", {
+        textContent: one.value === null ? "diverged" : shorten(one.value),
+      });
       const texts = [
-        one.value === null ? "diverged" : shorten(one.value),
         one.reference,
         one.birth,
         one.species,
@@ -66,8 +68,8 @@ export function showIndividuals(place, told, individuals, trialAddress, weightsA
         one.n_back_offs,
       ];
       const cells = texts.map((text) => element("td", { textContent: text }));
-      cells[4].className = "long";
-      row.append(first, ...cells, last);
+      cells[3].className = "long";
+      row.append(first, value, weights, ...cells);
       return row;
     }),
   );
