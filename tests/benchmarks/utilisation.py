@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from optuna_esgd.store.sql import SqlPopulation
 from optuna_esgd.store.verification import verify
 from optuna_esgd.testing.examples import example_snapshot
 from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.preemption import Checkpoints
 from tests.store.populations import make_population
 
 _SCORING_SHARE = 0.02  # of the mean time of an SGD step, for each offspring
@@ -89,7 +91,7 @@ class SleepingWorkshop:
         self._load = load
         self.busy_seconds = 0.0
 
-    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         return [self._train(one) for one in individuals]
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
@@ -136,7 +138,7 @@ def measure(load: Load, *, n_workers: int, asynchronous: bool, url: str) -> Meas
         worker.start()
     barrier.wait()
     started = time.perf_counter()
-    busy_seconds = sum(answers.get() for _ in workers)
+    busy_seconds = sum(_answer(answers, workers) for _ in workers)
     wall_seconds = time.perf_counter() - started
     for worker in workers:
         worker.join()
@@ -149,6 +151,15 @@ def measure(load: Load, *, n_workers: int, asynchronous: bool, url: str) -> Meas
         busy_seconds=busy_seconds,
         wall_seconds=wall_seconds,
     )
+
+
+def _answer(answers: Any, workers: Sequence[BaseProcess]) -> float:
+    """The next worker's answer; an error instead if one has died without."""
+    while answers.empty():
+        if any(worker.exitcode for worker in workers):
+            raise RuntimeError("A worker died; see what it wrote to stderr.")
+        time.sleep(0.01)
+    return float(answers.get())
 
 
 def _work(

@@ -32,6 +32,7 @@ from optuna_esgd.store.verification import verify
 from optuna_esgd.testing.examples import example_configuration
 from optuna_esgd.testing.runs import outcome_of
 from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.preemption import Checkpoints
 from tests.faults.failpoints import counting
 from tests.faults.workers import CONTEXT, start
 from tests.store.populations import make_population
@@ -97,17 +98,20 @@ class InstantWorkshop:
         self._population = population
         self._configuration = configuration
 
-    def train(self, individuals: Sequence[Individual]) -> list[Outcome]:
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        return self._outcomes(individuals)
+
+    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
+        return self._outcomes(offspring)
+
+    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        raise AssertionError("Nothing fails here.")
+
+    def _outcomes(self, individuals: Sequence[Individual]) -> list[Outcome]:
         return [
             outcome_of(self._population, self._configuration, one, _WEIGHT_BYTES)
             for one in individuals
         ]
-
-    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
-        return self.train(offspring)
-
-    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
-        raise AssertionError("Nothing fails here.")
 
 
 class Retries(logging.Handler):
