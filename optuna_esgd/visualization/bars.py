@@ -47,6 +47,7 @@ def stack_shares(
                 "pattern": {
                     "shape": look.pattern if is_wide else "",
                     "fgcolor": "white",
+                    "fillmode": "overlay",
                     "size": 6,
                     "solidity": 0.15,
                 },

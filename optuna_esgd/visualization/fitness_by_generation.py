@@ -140,7 +140,7 @@ def draw_fitness_by_generation(shown: FitnessByGeneration) -> go.Figure:
     figure.update_yaxes(title_text="Gap to Best", row=2, col=1)
     figure.update_yaxes(ticksuffix="%" if scale > 1 else "", row=2, col=1)
     if is_log:
-        figure.update_yaxes(type="log", dtick=1, row=2, col=1)
+        figure.update_yaxes(type="log", dtick=1, exponentformat="none", row=2, col=1)
     count_generations(figure, len(x), row=2)
     title = "Fitness by Generation"
     if n_diverged := int(shown.n_diverged.sum()):

@@ -101,8 +101,8 @@ def draw_founder_share(shown: FounderShare) -> go.Figure:
             fillcolor=fade(colour, 0.35 if is_rest else 0.8),
             hovertemplate="%{y:.1f}&#37;",
         )
-    # Dark on white, to be seen on every colour below.
-    for colour, width, dash in (("white", 5, "solid"), ("#202020", 2, "dash")):
+    # Grey on white, to be seen on every colour below, and in the legend of a dark page.
+    for colour, width, dash in (("white", 5, "solid"), ("#6b6b6b", 2, "dash")):
         figure.add_scatter(
             x=small(x),
             y=small(shown.effective),

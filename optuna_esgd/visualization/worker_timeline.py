@@ -119,6 +119,7 @@ def draw_worker_timeline(shown: WorkerTimeline) -> go.Figure:
                 "pattern": {
                     "shape": work.style.pattern if len(work.start) <= _MOST_PATTERNED else "",
                     "fgcolor": "white",
+                    "fillmode": "overlay",
                     "solidity": 0.1,
                 },
             },

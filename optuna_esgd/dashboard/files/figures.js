@@ -198,7 +198,6 @@ function themed(layout) {
     uirevision: "as the reader left it",
     margin: { ...layout.margin, t: 36 },
     template: {
-      data: { bar: [{ marker: { pattern: { fillmode: "overlay" } } }] },
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
