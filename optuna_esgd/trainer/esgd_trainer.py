@@ -64,6 +64,7 @@ class ESGDTrainer:
     Attributes:
         expected_workers: How many will share a population that is not there yet: the default
             cohort size leaves each of them something to do.
+        device: Where it trains.
 
     Raises:
         ConfigurationError: An argument is out of range or of the wrong kind.
@@ -98,7 +99,7 @@ class ESGDTrainer:
         }
         self._anchor = _as_state(anchor)
         self._cohort_size = cohort_size
-        self._device = _usable_device(device)
+        self.device = _usable_device(device)
         self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
             weakref.WeakKeyDictionary()
         )
@@ -162,7 +163,7 @@ class ESGDTrainer:
         Raises:
             ConfigurationError: This machine has no such device.
         """
-        self._device = _usable_device(device)
+        self.device = _usable_device(device)
         self._loops.clear()
         return self
 
@@ -213,10 +214,10 @@ class ESGDTrainer:
             build_model=self.task.build_model,
             calibrate=self.task.calibrate,
             anchor=self._anchor,
-            device=self._device,
+            device=self.device,
         )
         workshop = TaskWorkshop(
-            self.task, configuration, self.species, births, layout, self._device
+            self.task, configuration, self.species, births, layout, self.device
         )
         explore: Explore = sampler.explore_with(
             configuration,

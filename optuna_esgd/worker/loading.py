@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.sampler import ESGDSampler
 from optuna_esgd.store.storages import create_storage
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+from optuna_esgd.trainer.named_files import load_named_file
 
 # Where URLs may be given that are not to be seen in a list of processes.
 STORAGE_VARIABLE = "ESGD_STORAGE"
@@ -53,8 +52,8 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         StudyError: Nobody has said how many generations there are.
         StorageError: The database cannot be reached.
     """
-    path, module = _load(workplace.trainer)
-    trainer = _find_trainer(path, module, workplace.trainer.rpartition(":")[2])
+    path, module, name = load_named_file(workplace.trainer, "the trainer", "train.py:trainer")
+    trainer = _find_trainer(path, getattr(module, name, None), name)
     if workplace.device is not None:
         trainer.to(workplace.device)
     if workplace.store is not None:
@@ -70,29 +69,7 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
     return trainer, study
 
 
-def _load(name: str) -> tuple[Path, ModuleType]:
-    """Run the file; it is the only code of the user's that is ever loaded."""
-    file, _, attribute = name.rpartition(":")
-    if not file or not attribute.isidentifier():
-        raise ConfigurationError(
-            f"Name a file and the trainer in it, FILE.py:NAME (train.py:trainer), got {name!r}."
-        )
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise ConfigurationError(f"There is no file {file}.")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise ConfigurationError(f"{file} is not a Python file.")
-    module = importlib.util.module_from_spec(specification)
-    # As for a script: its neighbours can be imported, and what it defines is found by its name.
-    sys.path.insert(0, str(path.parent))
-    sys.modules[path.stem] = module
-    specification.loader.exec_module(module)
-    return path, module
-
-
-def _find_trainer(path: Path, module: ModuleType, name: str) -> ESGDTrainer:
-    found: Any = getattr(module, name, None)
+def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:
     if callable(found) and not isinstance(found, ESGDTrainer):
         found = found()
     if not isinstance(found, ESGDTrainer):
