@@ -94,8 +94,9 @@ class ESGDSampler(BaseSampler):
             generation. Concerns training only.
         seed: Root of every random draw; None for a seed that differs from study to study (with
             weights) or from sampler to sampler (without).
-        n_offspring: λ, offspring bred in each evolution round; 4 μ if None (0 with truncation). Without weights, how
-            far selection looks back: it sees the newest μ + λ trials.
+        n_offspring: λ, offspring bred in each evolution round; 4 μ if None (0 with
+            truncation). Without weights, how far selection looks back: it sees the newest μ + λ
+            trials.
         n_parents: ρ, parents of each offspring, averaged; at most μ.
         n_elites: m, how many of the best always survive; 0.6 μ if None.
         mutation_scale: σ_0, standard deviation of the first generation's mutations; σ_k = σ_0 / k.

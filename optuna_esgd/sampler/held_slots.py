@@ -24,8 +24,7 @@ from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.explore import NOTHING, Nothing, explore_nothing, explore_value
 from optuna_esgd.engine.individual import Claim, Individual, Slot
-from optuna_esgd.engine.planning import trained_ancestor
-from optuna_esgd.engine.planning import goes_on
+from optuna_esgd.engine.planning import goes_on, trained_ancestor
 from optuna_esgd.engine.ports import GenerationLoop, Population
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Range, Value, contains

@@ -90,7 +90,7 @@ def test_truncation_takes_no_offspring_and_keeps_step() -> None:
         configuration(selection="truncation", n_offspring=6)
     with pytest.raises(ConfigurationError, match="asynchronous must be False with selection='tr"):
         configuration(selection="truncation", n_offspring=0, asynchronous=True)
-    with pytest.raises(ConfigurationError, match="asynchronous must be False .* back_off='none'"):
+    with pytest.raises(ConfigurationError, match=r"asynchronous must be False .* back_off='none'"):
         configuration(back_off="none", asynchronous=True)
 
 
