@@ -119,16 +119,6 @@ class Configuration:
                 "'elitist' or 'truncation'",
             ),
             ("n_offspring", self.n_offspring >= 0, "0 or more"),
-            (
-                "n_offspring",
-                not (self.is_truncating and self.n_offspring),
-                "0 with selection='truncation'",
-            ),
-            (
-                "asynchronous",
-                not (self.asynchronous and (self.is_truncating or self.back_off == "none")),
-                "False with selection='truncation' or back_off='none'",
-            ),
             ("n_parents", 1 <= self.n_parents <= mu, f"between 1 and population_size = {mu}"),
             ("n_elites", 1 <= self.n_elites <= mu, f"between 1 and population_size = {mu}"),
             ("mutation_scale", 0 <= self.mutation_scale < math.inf, "finite and 0 or more"),
@@ -152,11 +142,27 @@ class Configuration:
             ("max_tries", self.max_tries >= 1, "at least 1"),
             ("lease_seconds", 0 < self.lease_seconds < math.inf, "finite and more than 0"),
         )
-        for name, is_valid, expected in rules:
+        for name, is_valid, expected in rules + self._rules_of_truncation():
             if not is_valid:
                 raise ConfigurationError(
                     f"{name} must be {expected}, got {getattr(self, name)!r}."
                 )
+
+    def _rules_of_truncation(self) -> tuple[tuple[str, bool, str], ...]:
+        """What population-based training cannot be combined with."""
+        is_unguarded = self.is_truncating or self.back_off == "none"
+        return (
+            (
+                "n_offspring",
+                not (self.is_truncating and self.n_offspring),
+                "0 with selection='truncation'",
+            ),
+            (
+                "asynchronous",
+                not (self.asynchronous and is_unguarded),
+                "False with selection='truncation' or back_off='none'",
+            ),
+        )
 
     @property
     def is_truncating(self) -> bool:

@@ -43,7 +43,7 @@ def test_at_equal_cost_nobody_spends_more_and_cheap_arms_train_longer(
 
 
 def test_what_is_no_benchmark_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"must take a seed and return an esgd\.Benchmark"):
+    with pytest.raises(ConfigurationError, match=r"a seed and return an esgd\.Benchmark"):
         compare(lambda seed: seed, arms=[], seeds=[0])  # type: ignore[arg-type, return-value]
 
 

@@ -262,6 +262,14 @@ def test_how_long_a_run_goes_on_may_differ(name: str) -> None:
     configuration().check_same(replace(configuration(), **{name: OTHER[name]}).to_json())
 
 
+def test_a_study_from_before_there_was_a_choice_is_opened() -> None:
+    stored = configuration().to_json()
+    del stored["selection"]
+    configuration().check_same(stored)
+    with pytest.raises(ConfigurationError, match="selection is 'elitist' in the study"):
+        configuration(selection="truncation", n_offspring=None).check_same(stored)
+
+
 def test_every_difference_is_named() -> None:
     changed = {name: value for name, value in OTHER.items() if name not in FREE}
     with pytest.raises(ConfigurationError) as caught:
