@@ -18,9 +18,9 @@ from optuna_esgd.comparison.runs import FORWARDS_PER_GRADIENT
 from optuna_esgd.comparison.summaries import Score, Summary, summarise
 
 EQUAL_GRADIENTS = "equal gradient evaluations"
-EQUAL_COST = f"equal total cost (a gradient = {FORWARDS_PER_GRADIENT} forward passes)"
+EQUAL_COST = "equal total cost"
 _COUNTS = {
-    "n_epochs": "epochs each",
+    "n_epochs": "epochs",
     "n_gradients": "gradients",
     "n_forwards": "forwards",
     "n_evaluations": "evaluations",
@@ -57,7 +57,10 @@ def _scores(summaries: Sequence[Summary], title: str, caption: str) -> Table:
 
 
 def _costs(summaries: Sequence[Summary]) -> Table:
-    table = Table(caption="Spent per seed, cost in forward passes of one mini-batch")
+    table = Table(
+        caption="Spent per seed. Epochs: of each individual. Cost: in forward passes of one "
+        f"mini-batch, {FORWARDS_PER_GRADIENT} for a gradient"
+    )
     table.add_column("arm")
     for title in (*_COUNTS.values(), "seconds"):
         table.add_column(title, justify="right")

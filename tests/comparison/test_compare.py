@@ -60,6 +60,14 @@ def test_a_summary_has_means_errors_and_p(comparison: Comparison) -> None:
     assert esgd.scores["validation"].p is None
 
 
+def test_large_counts_fit_a_terminal(comparison: Comparison) -> None:
+    large = {
+        arm: [replace(run, n_gradients=9_999_999, cost=99_999_999) for run in same]
+        for arm, same in comparison.equal_gradients.items()
+    }
+    assert "…" not in text_of(comparison._replace(equal_gradients=large))
+
+
 def text_of(comparison: Comparison) -> str:
     console = Console(width=80, force_terminal=False)
     with console.capture() as captured:
@@ -73,6 +81,7 @@ def test_tables_fit_a_terminal(comparison: Comparison) -> None:
     assert "lines: equal gradient evaluations" in text
     assert "lines: equal total cost" in text
     assert text.count("p = ") == 2 * 2 * 3
+    assert "evaluations" in text
     assert "…" not in text
 
 
