@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from optuna_esgd import __version__
+from optuna_esgd.cli.compare import add_compare_command
 from optuna_esgd.cli.workers import add_worker_commands
 from optuna_esgd.errors import EsgdError
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add_worker_commands(commands)
+    add_compare_command(commands)
 
     verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")
     _add_database(verify)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.evolution.mating import Roulette
+from optuna_esgd.evolution.selection import Selection
 
 Preset = Literal["coevolve", "paper"]
 ExploreName = Literal["perturb", "resample", "sampler"]
@@ -24,7 +25,7 @@ ExploreName = Literal["perturb", "resample", "sampler"]
 # is worked off, never what an individual is.
 _FREE_FIELDS = frozenset({"n_generations", "max_tries", "lease_seconds"})
 # Settings that older studies do not name, with what those were made with.
-_ADDED_FIELDS: Mapping[str, Any] = {"asynchronous": False}
+_ADDED_FIELDS: Mapping[str, Any] = {"asynchronous": False, "selection": "elitist"}
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {
@@ -56,10 +57,14 @@ class Configuration:
         n_elites: m, at most μ.
         mutation_scale: σ_0, standard deviation of the first generation's mutations.
         roulette: Sectors of the parents' roulette wheel.
+        selection: Who goes on: the m best and a random rest of parents and offspring
+            (``"elitist"``), or everybody but the worst quarter, which goes on as copies of the
+            best (``"truncation"``, population-based training). The latter has no offspring; it
+            also leaves the hyperparameters of those that are no copies as they are.
         n_epochs: K_s, epochs in one SGD step.
         n_evolution_rounds: K_v.
         n_generations: K, or None to go on as long as trials are asked for.
-        back_off: See ``evolution.back_off``.
+        back_off: See ``evolution.back_off``; with ``"none"`` fitness may get worse.
         explore: Where hyperparameters come from: inherited with a change (``"perturb"``), from
             the whole space (``"resample"``), or proposed by an Optuna sampler (``"sampler"``).
         resample_probability: Chance that an inherited species, or an inherited choice, is drawn
@@ -85,6 +90,7 @@ class Configuration:
     n_elites: int
     mutation_scale: float
     roulette: Roulette
+    selection: Selection
     n_epochs: int
     n_evolution_rounds: int
     n_generations: int | None
@@ -107,6 +113,11 @@ class Configuration:
         mu = self.population_size
         rules: tuple[tuple[str, bool, str], ...] = (
             ("population_size", mu >= 2, "at least 2 (a population coevolves)"),
+            (
+                "selection",
+                self.selection in ("elitist", "truncation"),
+                "'elitist' or 'truncation'",
+            ),
             ("n_offspring", self.n_offspring >= 0, "0 or more"),
             ("n_parents", 1 <= self.n_parents <= mu, f"between 1 and population_size = {mu}"),
             ("n_elites", 1 <= self.n_elites <= mu, f"between 1 and population_size = {mu}"),
@@ -119,7 +130,7 @@ class Configuration:
                 self.n_generations is None or self.n_generations >= 1,
                 "at least 1, or None",
             ),
-            ("back_off", self.back_off in ("step", "best"), "'step' or 'best'"),
+            ("back_off", self.back_off in ("step", "best", "none"), "'step', 'best' or 'none'"),
             (
                 "explore",
                 self.explore in ("perturb", "resample", "sampler"),
@@ -131,11 +142,32 @@ class Configuration:
             ("max_tries", self.max_tries >= 1, "at least 1"),
             ("lease_seconds", 0 < self.lease_seconds < math.inf, "finite and more than 0"),
         )
-        for name, is_valid, expected in rules:
+        for name, is_valid, expected in rules + self._rules_of_truncation():
             if not is_valid:
                 raise ConfigurationError(
                     f"{name} must be {expected}, got {getattr(self, name)!r}."
                 )
+
+    def _rules_of_truncation(self) -> tuple[tuple[str, bool, str], ...]:
+        """What population-based training cannot be combined with."""
+        is_unguarded = self.is_truncating or self.back_off == "none"
+        return (
+            (
+                "n_offspring",
+                not (self.is_truncating and self.n_offspring),
+                "0 with selection='truncation'",
+            ),
+            (
+                "asynchronous",
+                not (self.asynchronous and is_unguarded),
+                "False with selection='truncation' or back_off='none'",
+            ),
+        )
+
+    @property
+    def is_truncating(self) -> bool:
+        """Whether the worst quarter goes on as copies of the best."""
+        return self.selection == "truncation"
 
     def to_json(self) -> dict[str, Any]:
         """The identity of a run as plain JSON values: what may differ is left out."""
@@ -175,6 +207,7 @@ class Settings:
     n_elites: int | None = None
     mutation_scale: float = 0.01
     roulette: Roulette = "rank"
+    selection: Selection = "elitist"
     n_epochs: int | None = None
     n_evolution_rounds: int = 1
     n_generations: int | None = None
@@ -214,7 +247,7 @@ class Settings:
         mu: int = _plain(types["population_size"], self.population_size)
         defaults: dict[str, Any] = {
             **PRESETS[self.preset],
-            "n_offspring": 4 * mu,
+            "n_offspring": 0 if self.selection == "truncation" else 4 * mu,
             "n_elites": max(1, round(0.6 * mu)),
             "seed": seed,
         }

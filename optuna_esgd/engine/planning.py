@@ -12,7 +12,7 @@ from optuna_esgd.evolution.annealing import mutation_scale
 from optuna_esgd.evolution.fitness import mean_of_best
 from optuna_esgd.evolution.mating import draw_parents, roulette_weights
 from optuna_esgd.evolution.randomness import stream
-from optuna_esgd.evolution.selection import select_survivors
+from optuna_esgd.evolution.selection import select_survivors, truncate
 
 
 def plan_founders(configuration: Configuration, explore: Explore) -> Plan:
@@ -62,14 +62,23 @@ def plan_survivors(facts: Facts, configuration: Configuration, explore: Explore)
     generation = facts.generation + 1
     pool = current_pool(facts, configuration)
     # Without an evolution round nobody was selected: everyone goes on as an elite.
-    elites = configuration.n_elites if facts.round else configuration.population_size
+    n_elites = configuration.n_elites if facts.round else configuration.population_size
+    origins = list(range(len(pool)))
+    if configuration.is_truncating:
+        rng = stream(configuration.seed, facts.generation, "truncation")
+        origins = truncate([one.fitness_or_inf for one in pool], rng=rng)
     births = [
-        birth_of(survivor, Reference(generation, 0, number), is_elite=number < elites)
-        for number, survivor in enumerate(pool)
+        birth_of(
+            pool[origin],
+            Reference(generation, 0, number),
+            is_elite=number < n_elites and origin == number,
+        )
+        for number, origin in enumerate(origins)
     ]
     parents = {one.reference: one for one in facts.individuals}
     plan = _sgd_step(configuration, generation, births, parents, explore)
-    means = mean_of_best([one.fitness_or_inf for one in pool], configuration.n_elites)
+    born = [pool[origin].fitness_or_inf for origin in origins]
+    means = mean_of_best(born, configuration.n_elites)
     return replace(plan, certificate=tuple(float(mean) for mean in means))
 
 
@@ -128,8 +137,14 @@ def equip(
     explore: Explore,
 ) -> tuple[Individual, ...]:
     """Give births their species and hyperparameters, and say whether momentum is inherited."""
+    explored = iter(explore([one for one in births if not goes_on(one, configuration)], parents))
     equipped = []
-    for birth, (species, hyperparameters) in zip(births, explore(births, parents), strict=True):
+    for birth in births:
+        if goes_on(birth, configuration):
+            before = parents[birth.parents[0]]
+            species, hyperparameters = before.species, before.hyperparameters
+        else:
+            species, hyperparameters = next(explored)
         source = trained_ancestor(birth, parents)
         inherits = source is not None and configuration.inherit_optimizer_state
         equipped.append(
@@ -143,6 +158,11 @@ def equip(
             )
         )
     return tuple(equipped)
+
+
+def goes_on(birth: Individual, configuration: Configuration) -> bool:
+    """Whether it trains on as it did: with truncation, only copies explore."""
+    return configuration.is_truncating and birth.birth == "elite"
 
 
 def trained_ancestor(

@@ -21,6 +21,7 @@ from optuna_esgd.engine.ports import Explore
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.evolution.mating import Roulette
+from optuna_esgd.evolution.selection import Selection
 from optuna_esgd.evolution.space import Range, Space, Value
 from optuna_esgd.sampler.births import Births
 from optuna_esgd.sampler.distributions import (
@@ -93,21 +94,26 @@ class ESGDSampler(BaseSampler):
             generation. Concerns training only.
         seed: Root of every random draw; None for a seed that differs from study to study (with
             weights) or from sampler to sampler (without).
-        n_offspring: λ, offspring bred in each evolution round; 4 μ if None. Without weights, how
-            far selection looks back: it sees the newest μ + λ trials.
+        n_offspring: λ, offspring bred in each evolution round; 4 μ if None (0 with
+            truncation). Without weights, how far selection looks back: it sees the newest μ + λ
+            trials.
         n_parents: ρ, parents of each offspring, averaged; at most μ.
         n_elites: m, how many of the best always survive; 0.6 μ if None.
         mutation_scale: σ_0, standard deviation of the first generation's mutations; σ_k = σ_0 / k.
             Of weights in their own unit, of hyperparameters as a share of their range.
         roulette: Parents' sectors on the wheel: linear in ``"rank"``, or ``"inverse"`` to the
             fitness as in the paper.
+        selection: Who goes on after a generation: the m best and a random rest of parents and
+            offspring (``"elitist"``), or, without offspring, everybody but the worst quarter,
+            whose places go to copies of the best quarter; only copies explore then
+            (``"truncation"``, population-based training). Concerns training only.
         n_epochs: K_s, epochs in one SGD step; 4 (``"coevolve"``) or 1 (``"paper"``) if None.
         n_evolution_rounds: K_v, evolution rounds in one generation. Concerns training only.
         n_generations: K, after which a trainer stops the study; None for as long as trials are
             asked for. Concerns training only.
         back_off: When an SGD step returns to an earlier point: ``"best"`` goes through all epochs
-            and returns to the best point, ``"step"`` undoes every epoch that made it worse; as
-            the preset says if None.
+            and returns to the best point, ``"step"`` undoes every epoch that made it worse,
+            ``"none"`` never does and gives up the guarantee; as the preset says if None.
         explore: How a network's hyperparameters come from its parent's: ``"perturb"`` them,
             ``"resample"`` from the whole space, or take the proposal of any Optuna sampler, which
             sees what past individuals gained from theirs (TPE, GP, ...); as the preset says if
@@ -146,6 +152,7 @@ class ESGDSampler(BaseSampler):
         n_elites: int | None = None,
         mutation_scale: float = 0.01,
         roulette: Roulette = "rank",
+        selection: Selection = "elitist",
         n_epochs: int | None = None,
         n_evolution_rounds: int = 1,
         n_generations: int | None = None,
@@ -170,6 +177,7 @@ class ESGDSampler(BaseSampler):
             n_elites=n_elites,
             mutation_scale=mutation_scale,
             roulette=roulette,
+            selection=selection,
             n_epochs=n_epochs,
             n_evolution_rounds=n_evolution_rounds,
             n_generations=n_generations,
@@ -336,7 +344,7 @@ class ESGDSampler(BaseSampler):
         self, study: optuna.Study, held: HeldSlot, name: str, distribution: BaseDistribution
     ) -> Value:
         """The value of an individual whose objective suggests its own hyperparameters."""
-        if self.explore_sampler is None or held.ancestor is None:
+        if self.explore_sampler is None or held.ancestor is None or held.goes_on:
             return held.value(name, to_range(distribution))
         from optuna_esgd.sampler.step_proposals import propose  # noqa: PLC0415
 

@@ -24,10 +24,10 @@ from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.explore import NOTHING, Nothing, explore_nothing, explore_value
 from optuna_esgd.engine.individual import Claim, Individual, Slot
-from optuna_esgd.engine.planning import trained_ancestor
+from optuna_esgd.engine.planning import goes_on, trained_ancestor
 from optuna_esgd.engine.ports import GenerationLoop, Population
 from optuna_esgd.evolution.randomness import stream
-from optuna_esgd.evolution.space import Range, Value
+from optuna_esgd.evolution.space import Range, Value, contains
 from optuna_esgd.sampler.hyperparameter_evolution import Founder
 from optuna_esgd.sampler.running_trials import RunningTrials, known_population
 from optuna_esgd.store.lease import keep_lease
@@ -65,12 +65,19 @@ class HeldSlot:
             return Founder(self.configuration, self.individual.reference.number).value(
                 name, range_
             )
-        inherited: Value | Nothing = NOTHING
-        if not self.is_drawn_anew:
-            inherited = self.ancestor.hyperparameters.get(name, NOTHING)
+        inherited: Value | Nothing = self.ancestor.hyperparameters.get(name, NOTHING)
+        if self.goes_on and inherited is not NOTHING and contains(range_, inherited):
+            return inherited
+        if self.is_drawn_anew:
+            inherited = NOTHING
         return explore_value(
             self.configuration, self.individual.reference, name, range_, inherited
         )
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the individual trains on with the values it had."""
+        return goes_on(self.individual, self.configuration)
 
     @property
     def is_drawn_anew(self) -> bool:

@@ -60,7 +60,11 @@ class ExploreSampler:
             return []
         generation, _, number = births[0].reference
         study = self._open_study(generation, number)
-        return [self._propose(study.ask(), generation) for _ in births]
+        spaces = {
+            species: {name: self._range(generation, name, one) for name, one in space.items()}
+            for species, space in self.spaces.items()
+        }
+        return [suggest_species(study.ask(), spaces) for _ in births]
 
     def _open_study(self, generation: int, number: int) -> optuna.Study:
         """A study for one plan, whose first birth has this number."""
@@ -93,7 +97,7 @@ class ExploreSampler:
         distributions: dict[str, BaseDistribution] = {}
         if len(self.spaces) > 1:
             params[_SPECIES] = one.species
-            distributions[_SPECIES] = self._species
+            distributions[_SPECIES] = _choice_of(self.spaces)
         for name, range_ in space.items():
             shown = _Shown.of(self._range(one.reference.generation, name, range_))
             value = shown.encode(one.hyperparameters[name])
@@ -105,23 +109,29 @@ class ExploreSampler:
             params=params, distributions=distributions, value=gain, system_attrs=dict(attributes)
         )
 
-    def _propose(self, trial: Trial, generation: int) -> tuple[str, Mapping[str, Value]]:
-        (species, *others) = sorted(self.spaces)
-        if others:
-            species = str(suggest(trial, _SPECIES, self._species))
-        values = {}
-        for name, range_ in self.spaces[species].items():
-            shown = _Shown.of(self._range(generation, name, range_))
-            proposed = suggest(trial, _name(species, name), shown.distribution)
-            values[name] = shown.decode(proposed)
-        return species, values
-
-    @property
-    def _species(self) -> BaseDistribution:
-        return optuna.distributions.CategoricalDistribution(sorted(self.spaces))
-
     def _range(self, generation: int, name: str, range_: Range) -> Range:
         return annealed_range(self.configuration, generation, name, range_)
+
+
+def suggest_species(trial: Trial, spaces: Mapping[str, Space]) -> tuple[str, Mapping[str, Value]]:
+    """Let the sampler of a trial choose a species, where there are several, and its values.
+
+    Args:
+        trial: To suggest with.
+        spaces: Species name -> parameter name -> range.
+    """
+    species, *others = sorted(spaces)
+    if others:
+        species = str(suggest(trial, _SPECIES, _choice_of(spaces)))
+    values = {}
+    for name, range_ in spaces[species].items():
+        shown = _Shown.of(range_)
+        values[name] = shown.decode(suggest(trial, _name(species, name), shown.distribution))
+    return species, values
+
+
+def _choice_of(spaces: Mapping[str, Space]) -> BaseDistribution:
+    return optuna.distributions.CategoricalDistribution(sorted(spaces))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def verify(population: Population, configuration: Configuration | None = None) -
     that each birth fitness is the one its origin ended with; that nobody ended worse than born;
     and that each certificate follows from the births and never gets worse (Cui et al. 2018,
     Theorem 1; compared exactly). Of an asynchronous run the guarantee is checked at every
-    finished slot instead, see ``store.replay``.
+    finished slot instead, see ``store.replay``. Without back-off there is no guarantee to check.
 
     Args:
         population: While others work on it, individuals may end between two reads; verify when
@@ -41,17 +41,19 @@ def verify(population: Population, configuration: Configuration | None = None) -
     slots = population.slots()
     everyone = {one.reference: one for one in population.individuals()}
     certificates = population.certificates()
+    is_guaranteed = stored["back_off"] != "none"
     if stored.get("asynchronous"):
         about_order = about_events(order, slots, everyone, certificates, n_elites)
     else:
         about_order = itertools.chain(
             _about_generations(everyone), _about_births(certificates, everyone, n_elites)
         )
+    about_guarantee = itertools.chain(_about_training(everyone), _about_certificates(certificates))
     return [
         *_about_slots(slots, everyone),
         *_about_lineage(everyone),
         *about_order,
-        *_about_certificates(certificates),
+        *(about_guarantee if is_guaranteed else ()),
         *_about_bytes(population, everyone),
     ]
 
@@ -94,9 +96,16 @@ def _about_lineage(everyone: Mapping[Reference, Individual]) -> Iterator[str]:
                 f"{who} was born with fitness {one.birth_fitness}, but its origin {one.origin} "
                 f"ended with {origin.fitness}."
             )
+
+
+def _about_training(everyone: Mapping[Reference, Individual]) -> Iterator[str]:
+    for one in everyone.values():
         born, ended = one.birth_fitness, one.fitness
         if born is not None and ended is not None and not ended <= born:
-            yield f"{who} ended with fitness {ended}, worse than its {born} at birth."
+            yield (
+                f"Individual {one.reference} ended with fitness {ended}, worse than its {born} at "
+                "birth."
+            )
 
 
 def _about_generations(everyone: Mapping[Reference, Individual]) -> Iterator[str]:

@@ -79,6 +79,7 @@ class ESGDTrainer:
     Attributes:
         expected_workers: How many will share a population that is not there yet: the default
             cohort size leaves each of them something to do.
+        device: Where it trains.
 
     Raises:
         ConfigurationError: An argument is out of range or of the wrong kind.
@@ -117,7 +118,7 @@ class ESGDTrainer:
         self._described = self._describe()
         self._anchor = _as_state(anchor)
         self._cohort_size = cohort_size
-        self._device = _usable_device(device)
+        self.device = _usable_device(device)
         self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
             weakref.WeakKeyDictionary()
         )
@@ -181,7 +182,7 @@ class ESGDTrainer:
         Raises:
             ConfigurationError: This machine has no such device.
         """
-        self._device = _usable_device(device)
+        self.device = _usable_device(device)
         self._loops.clear()
         return self
 
@@ -244,7 +245,7 @@ class ESGDTrainer:
             build_model=self.task.build_model,
             calibrate=self.task.calibrate,
             anchor=self._anchor,
-            device=self._device,
+            device=self.device,
             mutation=None
             if self._mutation is None
             else (self._mutation, TaskLandscape(self.task, configuration)),
@@ -255,7 +256,7 @@ class ESGDTrainer:
             self.species,
             births,
             layout,
-            self._device,
+            self.device,
             mutation=self._mutation,
             diversity=self._diversity,
         )

@@ -63,11 +63,12 @@ def ancestry(
 
 
 def certificate(study: optuna.Study, *, store: str | None = None) -> dict[int, tuple[float, ...]]:
-    """Mean value of the r best survivors, r = 1 .. m, per generation; it never gets worse.
+    """Mean value of the r best survivors, r = 1 .. m, per generation.
 
-    Cui et al. 2018, Theorem 1. The same numbers can be read with SQL from ``esgd_plan``. In an
-    asynchronous run they are of those who held the places when the first of them went on to the
-    next generation; a generation that began before every founder had finished has none.
+    It never gets worse (Cui et al. 2018, Theorem 1), except with ``back_off="none"``. The same
+    numbers can be read with SQL from ``esgd_plan``. In an asynchronous run they are of those who
+    held the places when the first of them went on to the next generation; a generation that began
+    before every founder had finished has none.
     """
     maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
     stored: Mapping[int, tuple[float, ...]] = open_results(study, store).certificates()

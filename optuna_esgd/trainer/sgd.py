@@ -56,7 +56,7 @@ def run_sgd_step(
     configuration: Configuration,
     checkpoints: Checkpoints,
 ) -> list[Progress]:
-    """Train a cohort for K_s epochs; nobody ends worse than it was born.
+    """Train a cohort for K_s epochs; with back-off nobody ends worse than it was born.
 
     Args:
         training: The cohort at its birth weights; ends at the kept points.
@@ -80,23 +80,36 @@ def run_sgd_step(
     for number in range(progress[0].n_epochs, configuration.n_epochs):
         spent = training.train_epoch(number)
         is_last = number + 1 == configuration.n_epochs
-        kept, restored = [], []
-        for row, (one, fitness) in enumerate(zip(progress, training.score(), strict=True)):
-            is_kept = rules[row].is_kept(fitness)
-            if is_kept:
-                kept.append(row)
-            if rules[row].must_restore(kept=is_kept, is_last_epoch=is_last):
-                restored.append(row)
+        for row, one in enumerate(progress):
             one.n_gradients += spent[row].n_gradients
             one.n_forwards += spent[row].n_forwards
             one.n_epochs += 1
-            one.n_evaluations += 1
-            one.fitness, one.n_back_offs = rules[row].best_fitness, rules[row].n_back_offs
-        training.keep(kept)
-        training.restore(restored)
+        if rules[0].is_scored(is_last_epoch=is_last):
+            _back_off(training, progress, rules, is_last=is_last)
         if not is_last:
             checkpoints.epoch_done(lambda: describe(training, progress))
     return progress
+
+
+def _back_off(
+    training: Training,
+    progress: Sequence[Progress],
+    rules: Sequence[BackOffRule],
+    *,
+    is_last: bool,
+) -> None:
+    """Score every row where it stands, and return those that have to."""
+    kept, restored = [], []
+    for row, (one, fitness) in enumerate(zip(progress, training.score(), strict=True)):
+        is_kept = rules[row].is_kept(fitness)
+        if is_kept:
+            kept.append(row)
+        if rules[row].must_restore(kept=is_kept, is_last_epoch=is_last):
+            restored.append(row)
+        one.n_evaluations += 1
+        one.fitness, one.n_back_offs = rules[row].kept_fitness, rules[row].n_back_offs
+    training.keep(kept)
+    training.restore(restored)
 
 
 def _score_births(training: Training, individuals: Sequence[Individual]) -> list[Progress]:

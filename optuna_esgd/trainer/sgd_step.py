@@ -240,7 +240,9 @@ class SgdStep:
 
     def _end_epoch(self, *, is_last: bool) -> None:
         self._n_epochs += 1
-        self._is_scored = True
+        self._is_scored = self._rule.is_scored(is_last_epoch=is_last)
+        if not self._is_scored:
+            return
         is_kept = self._rule.is_kept(self._score(self._model))
         if is_kept:
             self._weights.take_from(self._model, 0)
@@ -260,7 +262,7 @@ class SgdStep:
         state = self._kept_state if self._configuration.inherit_optimizer_state else {}
         return Outcome(
             number=self._individual.reference.number,
-            fitness=self._rule.best_fitness,
+            fitness=self._rule.kept_fitness,
             weights=snapshot_row(self._weights, 0),
             optimizer_state=Snapshot(*encode(state)) if state else None,
             birth_fitness=self._birth_fitness if self._individual.birth == "founder" else None,
@@ -275,7 +277,7 @@ class SgdStep:
 
     def _show(self) -> None:
         maximize = self._configuration.maximize
-        self._fitness = shown_value(self._rule.best_fitness, maximize=maximize)
+        self._fitness = shown_value(self._rule.kept_fitness, maximize=maximize)
         finished = self._population.individual_of_trial(self._trial.number)
         if finished is not None:
             for name, value in attributes(finished, self._configuration).items():

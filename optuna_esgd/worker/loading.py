@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +14,13 @@ from optuna_esgd.sampler import ESGDSampler
 from optuna_esgd.store.engines import is_in_memory, parse_url
 from optuna_esgd.store.storages import create_storage
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+from optuna_esgd.trainer.named_files import load_named_file
 
 # Where URLs may be given that are not to be seen in a list of processes.
 STORAGE_VARIABLE = "ESGD_STORAGE"
 STORE_VARIABLE = "ESGD_STORE"
+# What is looked for in the file that is named, and an example.
+TRAINER = ("the trainer", "train.py:trainer")
 _SAMPLER = "sampler"
 
 
@@ -57,11 +58,11 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
     for url in (workplace.storage, workplace.store):
         if url is not None and is_in_memory(parse_url(url)):
             raise StorageError(
-                "Workers are processes and share a database; name a file or server."
+                "Workers are processes that share a database; one in memory cannot be shared. "
+                "Name a file (sqlite:///esgd.db) or a server."
             )
-    path, name = split_name(workplace.trainer)
-    module = _load(path)
-    trainer = _find_trainer(path, module, name)
+    path, module, name = load_named_file(workplace.trainer, *TRAINER)
+    trainer = _find_trainer(path, getattr(module, name, None), name)
     if workplace.device is not None:
         trainer.to(workplace.device)
     if workplace.store is not None:
@@ -77,38 +78,7 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
     return trainer, study
 
 
-def split_name(name: str) -> tuple[Path, str]:
-    """The file, absolute, and the attribute that ``FILE.py:NAME`` names.
-
-    Raises:
-        ConfigurationError: It names none, or there is no such file.
-    """
-    file, _, attribute = name.rpartition(":")
-    if not file or not attribute.isidentifier():
-        raise ConfigurationError(
-            f"Name a file and the trainer in it, FILE.py:NAME (train.py:trainer), got {name!r}."
-        )
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise ConfigurationError(f"There is no file {file}.")
-    return path, attribute
-
-
-def _load(path: Path) -> ModuleType:
-    """Run the file; it is the only code of the user's that is ever loaded."""
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise ConfigurationError(f"{path} is not a Python file.")
-    module = importlib.util.module_from_spec(specification)
-    # As for a script: its neighbours can be imported, and what it defines is found by its name.
-    sys.path.insert(0, str(path.parent))
-    sys.modules[path.stem] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-def _find_trainer(path: Path, module: ModuleType, name: str) -> ESGDTrainer:
-    found: Any = getattr(module, name, None)
+def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:
     if callable(found) and not isinstance(found, ESGDTrainer):
         found = found()
     if not isinstance(found, ESGDTrainer):

@@ -10,7 +10,8 @@ from typing import Any
 
 import optuna_esgd
 from optuna_esgd.store.engines import parse_url, sqlite_path
-from optuna_esgd.worker.loading import Workplace, split_name
+from optuna_esgd.trainer.named_files import split_name
+from optuna_esgd.worker.loading import TRAINER, Workplace
 
 # Where ``ray job submit`` says what travels with the job.
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -21,7 +22,7 @@ def pack_luggage(workplace: Workplace) -> dict[str, Any]:
 
     Where the job has brought something itself (``ray job submit --working-dir``), that stands.
     """
-    folder = split_name(workplace.trainer)[0].parent
+    folder = split_name(workplace.trainer, *TRAINER)[0].parent
     luggage = {
         "working_dir": str(folder),
         "py_modules": [str(Path(optuna_esgd.__file__).parent)],
@@ -36,7 +37,7 @@ def pack_luggage(workplace: Workplace) -> dict[str, Any]:
 
 def name_on_nodes(trainer: str) -> str:
     """The trainer's name seen from the folder that has travelled, where workers start."""
-    path, attribute = split_name(trainer)
+    path, attribute = split_name(trainer, *TRAINER)
     folder = Path.cwd() if "working_dir" in _brought_by_job() else path.parent
     return f"{path.relative_to(folder) if path.is_relative_to(folder) else path}:{attribute}"
 

@@ -42,7 +42,8 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ("n_evolution_rounds", WHOLE, [1.0, None]),
     ("n_generations", "at least 1, or None", [0, -3]),
     ("n_generations", "a whole number, or None", [2.0, "20", True]),
-    ("back_off", "'step' or 'best'", ["none", False]),
+    ("selection", "'elitist' or 'truncation'", ["truncate", None, 3]),
+    ("back_off", "'step', 'best' or 'none'", ["never", False]),
     ("explore", "'perturb', 'resample' or an Optuna sampler", ["tpe", 0]),
     ("resample_probability", "in [0, 1]", [-0.1, 1.1, math.nan]),
     ("resample_probability", "a number", ["0.1", False]),
@@ -81,6 +82,16 @@ def test_settings_refuse_them_alike(name: str, expected: str, value: Any) -> Non
     with pytest.raises(ConfigurationError) as caught:
         settings.configure(seed=0, cohort_size=1, maximize=False)
     assert str(caught.value) == f"{name} must be {expected}, got {value!r}."
+
+
+def test_truncation_takes_no_offspring_and_keeps_step() -> None:
+    assert configuration(selection="truncation", n_offspring=None).n_offspring == 0
+    with pytest.raises(ConfigurationError, match="n_offspring must be 0 with selection='trunc"):
+        configuration(selection="truncation", n_offspring=6)
+    with pytest.raises(ConfigurationError, match="asynchronous must be False with selection='tr"):
+        configuration(selection="truncation", n_offspring=0, asynchronous=True)
+    with pytest.raises(ConfigurationError, match=r"asynchronous must be False .* back_off='none'"):
+        configuration(back_off="none", asynchronous=True)
 
 
 def test_every_field_has_a_rule() -> None:
@@ -212,6 +223,7 @@ OTHER: dict[str, Any] = {
     "n_elites": 3,
     "mutation_scale": 0.02,
     "roulette": "inverse",
+    "selection": "truncation",
     "n_epochs": 2,
     "n_evolution_rounds": 2,
     "n_generations": 9,
@@ -238,9 +250,9 @@ def test_every_field_is_either_compared_or_free() -> None:
 
 @pytest.mark.parametrize("name", sorted(OTHER.keys() - FREE - {"described"}))
 def test_another_configuration_is_refused_by_name(name: str) -> None:
-    mine, stored = configuration(), replace(configuration(), **{name: OTHER[name]})
+    mine = configuration()
     with pytest.raises(ConfigurationError) as caught:
-        mine.check_same(stored.to_json())
+        mine.check_same(mine.to_json() | {name: OTHER[name]})
     detail = f"{name} is {OTHER[name]!r} in the study and {getattr(mine, name)!r} here"
     assert f"another configuration: {detail}. Open it" in str(caught.value)
 
@@ -250,10 +262,18 @@ def test_how_long_a_run_goes_on_may_differ(name: str) -> None:
     configuration().check_same(replace(configuration(), **{name: OTHER[name]}).to_json())
 
 
+def test_a_study_from_before_there_was_a_choice_is_opened() -> None:
+    stored = configuration().to_json()
+    del stored["selection"]
+    configuration().check_same(stored)
+    with pytest.raises(ConfigurationError, match="selection is 'elitist' in the study"):
+        configuration(selection="truncation", n_offspring=None).check_same(stored)
+
+
 def test_every_difference_is_named() -> None:
     changed = {name: value for name, value in OTHER.items() if name not in FREE}
     with pytest.raises(ConfigurationError) as caught:
-        configuration().check_same(replace(configuration(), **changed).to_json())
+        configuration().check_same(configuration().to_json() | changed)
     for name in changed.keys() - {"described"}:
         assert f"{name} is " in str(caught.value)
 

@@ -189,3 +189,47 @@ def test_trained_ancestors_are_found_through_both_rounds() -> None:
     assert trained_ancestor(birth(*child.parents), parents) is trained
     assert trained_ancestor(birth(*grandchild.parents), parents) is trained
     assert trained_ancestor(birth(), parents) is None
+
+
+@settings(max_examples=40)
+@given(configurations(selection="truncation", n_offspring=0, explore="perturb"), landscapes)
+def test_truncation_copies_into_places_and_only_copies_explore(
+    configuration: Configuration, landscape: Landscape
+) -> None:
+    population = simulate(configuration, landscape)
+    assert configuration.n_generations is not None
+    n_copies = max(1, configuration.population_size // 4)
+    for generation in range(1, configuration.n_generations):
+        before, births = population.generation(generation - 1), population.generation(generation)
+        worst = sorted(one.fitness_or_inf for one in before)[-n_copies:]
+        copies = [one for one in births if one.origin != before[one.reference.number].reference]
+        assert sorted(before[one.reference.number].fitness_or_inf for one in copies) == worst
+        for birth in births:
+            assert birth.birth == ("survivor" if birth in copies else "elite")
+            origin = population.individuals[birth.parents[0]]
+            assert birth.birth_fitness == origin.fitness
+            if birth not in copies:
+                assert birth.species == origin.species
+                assert birth.hyperparameters == origin.hyperparameters
+                assert birth.inherits_optimizer_state == configuration.inherit_optimizer_state
+
+
+def test_copies_are_perturbed() -> None:
+    chosen = configuration(
+        selection="truncation", n_offspring=0, resample_probability=0.0, population_size=8
+    )
+    facts = evolved([float(number) for number in range(8)], [])
+    spaces = {"sgd": SPACES["sgd"]}
+    founders = plan_founders(chosen, ExploreSpaces(chosen, spaces)).individuals
+    individuals = tuple(
+        replace(one, fitness=trained.fitness)
+        for one, trained in zip(founders, facts.individuals, strict=True)
+    )
+    plan = plan_survivors(
+        replace(facts, individuals=individuals), chosen, ExploreSpaces(chosen, spaces)
+    )
+    for birth in plan.individuals:
+        origin = individuals[birth.parents[0].number]
+        assert (birth.hyperparameters["lr"] == origin.hyperparameters["lr"]) == (
+            birth.reference.number < 6
+        )

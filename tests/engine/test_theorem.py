@@ -61,6 +61,19 @@ def test_the_mean_of_the_r_best_never_gets_worse(
             assert after[r] <= before[r], f"the mean of the {r + 1} best got worse"
 
 
+@settings(max_examples=50)
+@given(configurations(selection="truncation", n_offspring=0), landscapes)
+def test_with_truncation_the_certificates_hold_too(
+    configuration: Configuration, landscape: Landscape
+) -> None:
+    """The worst give way to copies of the best: no rank of the population gets worse."""
+    population = simulate(configuration, landscape)
+    for before, after in itertools.pairwise(
+        plan.certificate for (generation, _), plan in population.plans.items() if generation
+    ):
+        assert all(now <= was for was, now in zip(before, after, strict=True))
+
+
 @settings(max_examples=100)
 @given(configurations(), landscapes)
 def test_stored_certificates_are_the_recomputed_ones(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optuna_esgd.evolution.fitness import clean_fitness
 from optuna_esgd.evolution.randomness import stream
-from optuna_esgd.evolution.selection import select_survivors
+from optuna_esgd.evolution.selection import select_survivors, truncate
 from tests.evolution.statistics import assert_frequencies
 
 cleaned = st.floats().map(clean_fitness)
@@ -66,3 +66,25 @@ def test_the_random_rest_is_a_uniform_subset() -> None:
     subsets = list(itertools.combinations(range(2, 9), 3))
     drawn = [tuple(sorted(rest)) for rest in random_rests(3000)]
     assert_frequencies(drawn, dict.fromkeys(subsets, 1 / len(subsets)))
+
+
+@given(
+    st.lists(cleaned | st.integers(0, 2).map(float), min_size=2, max_size=20), st.integers(0, 9)
+)
+def test_truncation_replaces_the_worst_quarter_by_copies_of_the_best(
+    fitness: list[float], seed: int
+) -> None:
+    n_replaced = max(1, len(fitness) // 4)
+    survivors = truncate(fitness, rng=stream(seed))
+    assert len(survivors) == len(fitness)
+    replaced = [place for place, origin in enumerate(survivors) if origin != place]
+    assert len(replaced) == n_replaced
+    best, worst = sorted(fitness)[:n_replaced], sorted(fitness)[-n_replaced:]
+    assert sorted(fitness[place] for place in replaced) == worst
+    assert all(fitness[survivors[place]] <= best[-1] for place in replaced)
+
+
+def test_truncation_copies_each_of_the_best_quarter_alike() -> None:
+    fitness = [float(rank) for rank in range(8)]
+    drawn = [origin for draw in range(2000) for origin in truncate(fitness, rng=stream(draw))[6:]]
+    assert_frequencies(drawn, {0: 1 / 2, 1: 1 / 2})

@@ -1,0 +1,82 @@
+"""The arms by name, and how each is given a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from optuna_esgd.comparison.outcome import Outcome
+from optuna_esgd.comparison.populations import POPULATIONS, epochs_per_step, train_population
+from optuna_esgd.comparison.runs import Run, total_cost
+from optuna_esgd.comparison.searches import restart_recipe, search_at_random, search_by_tpe
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.benchmark import Benchmark
+
+Arm = Callable[..., Outcome]
+
+REFERENCE = "esgd"
+ARMS: dict[str, Arm] = {
+    **{name: partial(train_population, name) for name in POPULATIONS},
+    "random": search_at_random,
+    "tpe": search_by_tpe,
+    "single": restart_recipe,
+}
+
+
+def check_arms(names: Sequence[str]) -> list[str]:
+    """The arms to run: the reference first, then those named.
+
+    Raises:
+        ConfigurationError: One of them is not known.
+    """
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ConfigurationError(
+            f"Arms must be some of {', '.join(ARMS)}, got {', '.join(map(repr, unknown))}."
+        )
+    return list(dict.fromkeys([REFERENCE, *names]))
+
+
+def run_arm(arm: str, benchmark: Benchmark, *, seed: int, n_epochs: int) -> Run:
+    """Run one arm with one seed; the test set is touched once, at the end.
+
+    Args:
+        arm: One of ``ARMS``.
+        benchmark: The task with this seed.
+        seed: Of the method.
+        n_epochs: Epochs of each of ``population_size`` individuals, or networks.
+    """
+    before = time.perf_counter()
+    outcome = ARMS[arm](benchmark, n_epochs=n_epochs, seed=seed)
+    seconds = time.perf_counter() - before
+    spent = {
+        "n_gradients": outcome.n_gradients,
+        "n_forwards": outcome.n_forwards,
+        "n_evaluations": outcome.n_evaluations,
+    }
+    return Run(
+        arm=arm,
+        seed=seed,
+        n_epochs=n_epochs,
+        validation=outcome.validation,
+        test=dict(benchmark.test(outcome.model.eval())),
+        cost=total_cost(benchmark.task, **spent),
+        seconds=seconds,
+        **spent,
+    )
+
+
+def epochs_at_cost(run: Run, benchmark: Benchmark, cost: int) -> int:
+    """How many epochs an arm may train each individual at a total cost.
+
+    Args:
+        run: What the arm has cost before.
+        benchmark: The task.
+        cost: What it may cost, see ``total_cost``.
+
+    Returns:
+        Whole SGD steps, one at least, as many as the cost per epoch of that run allows.
+    """
+    step = epochs_per_step(run.arm, benchmark) if run.arm in POPULATIONS else 1
+    return max(1, run.n_epochs * cost // (run.cost * step)) * step

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from optuna_esgd.cli import main
+from optuna_esgd.comparison.compare import Comparison, compare
+from optuna_esgd.comparison.figure import draw
+from optuna_esgd.comparison.report import tables, write_json
+from optuna_esgd.comparison.runs import Run
+from optuna_esgd.comparison.summaries import summarise
+from optuna_esgd.errors import ConfigurationError
+from tests.comparison.benchmarks import build
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return compare(build, arms=["pbt", "single"], seeds=[0, 1], name="lines")
+
+
+def test_every_arm_has_one_run_per_seed_at_both_budgets(comparison: Comparison) -> None:
+    for runs in (comparison.equal_gradients, comparison.equal_cost):
+        assert list(runs) == ["esgd", "pbt", "single"]
+        assert all([run.seed for run in same] == [0, 1] for same in runs.values())
+    gradients = {r.n_gradients for same in comparison.equal_gradients.values() for r in same}
+    assert gradients == {3 * 4 * 3}
+
+
+def test_at_equal_cost_nobody_spends_more_and_cheap_arms_train_longer(
+    comparison: Comparison,
+) -> None:
+    assert comparison.equal_cost["esgd"] == comparison.equal_gradients["esgd"]
+    for reference, single in zip(
+        comparison.equal_cost["esgd"], comparison.equal_cost["single"], strict=True
+    ):
+        assert single.n_epochs > reference.n_epochs
+        assert 0.8 * reference.cost < single.cost <= reference.cost
+
+
+def test_what_is_no_benchmark_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"a seed and return an esgd\.Benchmark"):
+        compare(lambda seed: seed, arms=[], seeds=[0])  # type: ignore[arg-type, return-value]
+
+
+def test_a_summary_has_means_errors_and_p(comparison: Comparison) -> None:
+    esgd, pbt, _ = summarise(comparison.equal_gradients)
+    runs = comparison.equal_gradients["pbt"]
+    score = pbt.scores["test squared"]
+    assert list(pbt.scores) == ["validation", "test squared", "test absolute"]
+    assert score.mean == pytest.approx(sum(run.test["squared"] for run in runs) / 2)
+    assert score.standard_error == pytest.approx(
+        abs(runs[0].test["squared"] - runs[1].test["squared"]) / 2
+    )
+    assert score.p in (0.25, 0.5, 0.75, 1.0)
+    assert esgd.scores["validation"].p is None
+
+
+def test_large_counts_fit_a_terminal(comparison: Comparison) -> None:
+    large = {
+        arm: [replace(run, n_gradients=9_999_999, cost=99_999_999) for run in same]
+        for arm, same in comparison.equal_gradients.items()
+    }
+    assert "…" not in text_of(comparison._replace(equal_gradients=large))
+
+
+def text_of(comparison: Comparison) -> str:
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as captured:
+        for table in tables(comparison):
+            console.print(table)
+    return captured.get()
+
+
+def test_tables_fit_a_terminal(comparison: Comparison) -> None:
+    text = text_of(comparison)
+    assert "lines: equal gradient evaluations" in text
+    assert "lines: equal total cost" in text
+    assert text.count("p = ") == 2 * 2 * 3
+    assert "evaluations" in text
+    assert "…" not in text
+
+
+def diverged(run: Run) -> Run:
+    return replace(run, validation=math.inf, test={"squared": math.nan, "absolute": math.inf})
+
+
+def test_json_is_json_whatever_diverged(comparison: Comparison, tmp_path: Path) -> None:
+    broken = {
+        arm: [diverged(run) for run in same] if arm == "pbt" else same
+        for arm, same in comparison.equal_gradients.items()
+    }
+    made = comparison._replace(equal_gradients=broken)
+    write_json(made, tmp_path / "runs.json")
+    read = json.loads((tmp_path / "runs.json").read_text("utf-8"))
+    assert [run["arm"] for run in read["equal_cost"]["runs"]] == [
+        *("esgd", "esgd", "pbt", "pbt", "single", "single")
+    ]
+    summary = read["equal_gradients"]["summaries"][1]
+    assert summary["scores"]["validation"] == {"mean": None, "standard_error": None, "p": None}
+    assert "inf" in text_of(made)
+    draw(made)
+
+
+def test_the_figure_shows_every_seed_of_every_arm(comparison: Comparison) -> None:
+    figure = draw(comparison)
+    seeds, means = figure.data[:2]
+    assert list(seeds.x) == ["esgd", "esgd", "pbt", "pbt", "single", "single"]
+    assert list(seeds.y)[2] == comparison.equal_gradients["pbt"][0].test["squared"]
+    assert list(means.x) == ["esgd", "pbt", "single"]
+    assert figure.layout.yaxis.title.text == "test squared"
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = f"{Path(__file__).parent / 'benchmarks.py'}:build"
+    files = ["--json", str(tmp_path / "c.json"), "--figure", str(tmp_path / "c.html")]
+    assert main(["compare", named, "--arms", "single", "--seeds", "1", *files]) == 0
+    printed = capsys.readouterr()
+    assert "equal total cost" in printed.out
+    assert "esgd seed 0, 4 epochs each" in printed.err
+    assert json.loads((tmp_path / "c.json").read_text("utf-8"))["name"] == named
+    assert "plotly" in (tmp_path / "c.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py"], "Name a file and the benchmark in it"),
+        (["nowhere.py:build"], "There is no file nowhere.py"),
+        ([f"{__file__}:nothing"], "must define nothing as a function"),
+        ([f"{__file__}:x", "--arms", "esgd,sgd"], "Arms must be some of"),
+        ([f"{__file__}:x", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        ([f"{__file__}:x", "--json", "/nowhere/c.json"], "There is no folder /nowhere"),
+    ],
+)
+def test_the_command_refuses_before_it_trains(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *arguments]) == 2
+    assert message in capsys.readouterr().err
