@@ -19,6 +19,7 @@ from optuna_esgd.store.chunks import (
     Listing,
     check_chunk,
     check_listing,
+    payload_size,
 )
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
@@ -165,6 +166,12 @@ def read_listing(
             f"{MOST_MANIFEST_BYTES} are ever written. Other individuals are not affected."
         )
     if most_bytes is not None and n_bytes > most_bytes:
+        described = payload_size(bytes(manifest))
+        if described != n_bytes:
+            raise CorruptionError(
+                f"The sizes stored for {owner} contradict each other: its manifest says "
+                f"{described} bytes, its snapshot {n_bytes}. Other individuals are not affected."
+            )
         raise StorageError(
             f"It would take {n_bytes} bytes of memory to read {owner}; this machine has "
             f"{most_bytes}."
