@@ -23,7 +23,13 @@ _OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_PROGRAM = "import sys; from optuna_esgd.cli import main; sys.exit(main())"
+# What a shell starts in the background ignores Ctrl-C; here it must not.
+_PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from optuna_esgd.cli import main
+sys.exit(main())
+"""
 
 
 def find_chromium() -> str | None:

@@ -44,7 +44,7 @@ def test_the_loss_is_weighed_by_the_probabilities_the_batch_was_drawn_with() -> 
     batches = SampledBatches(EXAMPLES, LOSS, EPOCH, sampler)
     batches.measure_errors(model, batch_size=24)
     assert len(batches) == 3
-    for inputs, targets in batches:
+    for inputs, targets in batches.lap(0):
         before = sampler.probabilities()
         losses = LOSS(model(inputs), targets, reduction="none")
         places = [int((one == INPUTS).all(1).nonzero()[0]) for one in inputs]
@@ -65,7 +65,7 @@ def test_a_sampler_that_wants_no_errors_gets_the_plain_loss() -> None:
     batches.measure_errors(model, batch_size=8)
     found = [
         (inputs, float(batches.loss(model(inputs), targets).detach()))
-        for inputs, targets in batches
+        for inputs, targets in batches.lap(0)
     ]
     for (inputs, loss), indices in zip(found, ([1, 2], [3, 3]), strict=True):
         assert torch.equal(inputs, INPUTS[indices])
@@ -74,7 +74,7 @@ def test_a_sampler_that_wants_no_errors_gets_the_plain_loss() -> None:
 
 def test_by_default_everyone_comes_once() -> None:
     batches = TrainingBatches(EXAMPLES, LOSS, EPOCH)
-    seen = torch.cat([inputs for inputs, _ in batches])
+    seen = torch.cat([inputs for inputs, _ in batches.lap(0)])
     assert len(batches) == 3
     assert torch.equal(seen.sort(0).values, INPUTS.sort(0).values)
 
