@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 
 from optuna_esgd.engine.individual import SlotKey
 from tests.worker.runs import (
-    FILE,
     find_study,
     finish,
     population_of,
@@ -60,26 +59,17 @@ def test_a_worker_told_to_stop_leaves_a_checkpoint(
     tmp_path: Path, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     url = f"sqlite:///{tmp_path}/esgd.db"
-    for number in range(2):
-        worker = start("worker", url, "--checkpoint-every", "0.1", SLOW_SECONDS="1.5")
-        key = SlotKey(0, 0, number)
-        wait_until(lambda key=key: population_of(url).read_checkpoint(key) is not None)
-        worker.send_signal(signal.SIGTERM)
-        finish(worker, 128 + signal.SIGTERM)
-        slot = population_of(url).slots(generation=0)[number]
-        assert (slot.state, slot.n_failures) == ("free", 0)
-        assert population_of(url).read_checkpoint(key) is not None
-        finish_one(url, number)
-    finish(start("run", url, "--workers", "2"))
-    assert result(url) == undisturbed
-
-
-def finish_one(url: str, number: int) -> None:
-    """Let a worker go on until this individual is finished, and stop it."""
-    worker = start("worker", url, SLOW_SECONDS="0.3")
-    wait_until(lambda: population_of(url).slots(generation=0)[number].state == "finished")
+    key = SlotKey(0, 0, 0)
+    worker = start("worker", url, "--checkpoint-every", "0.1", SLOW_SECONDS="2")
+    wait_until(lambda: population_of(url).read_checkpoint(key) is not None)
     worker.send_signal(signal.SIGTERM)
-    worker.communicate()
+    finish(worker, 128 + signal.SIGTERM)
+    slot = population_of(url).slots(generation=0)[0]
+    assert (slot.state, slot.n_failures) == ("free", 0)
+    assert population_of(url).read_checkpoint(key) is not None
+    finish(start("run", url, "--workers", "2"))
+    assert population_of(url).read_checkpoint(key) is None
+    assert result(url) == undisturbed
 
 
 @pytest.mark.parametrize("n_signals", [1, 2])
@@ -113,8 +103,7 @@ def test_wrong_use_is_said_once_and_nothing_is_started(tmp_path: Path) -> None:
     finish(start("worker", url))
     text = finish(start("run", url, "--workers", "0"), 2)
     assert "at least 1 worker" in text
-    other = FILE.with_name("nowhere.py")
-    assert "no file" in finish(start("run", url, "--device", "cuda:77"), 2) or not other.exists()
+    assert "cuda:77" in finish(start("run", url, "--device", "cuda:77"), 2)
 
 
 def test_optimize_and_workers_share_a_study(
