@@ -120,7 +120,7 @@ def test_next_individual_ends_with_the_last_generation() -> None:
 def test_waiting_is_announced_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr("optuna_esgd.trainer.loop._LONGEST_WAIT_SECONDS", 0.001)
     loop = make_loop()
     for slot in begin(loop).slots:
         loop.population.claim(slot.key, worker="other", lease_seconds=60)
