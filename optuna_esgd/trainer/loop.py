@@ -240,9 +240,9 @@ class WorkLoop:
         pause = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self._n_waits, 16))
         # Without a database there is nothing to hear; reading the facts again will tell.
         with contextlib.suppress(StorageError), self.population.listening() as listener:
-            # What changed before listening began will not be heard of: look once more.
-            if isinstance(self.decide(), Wait):
-                listener.wait(pause)
+            # What changed just before is not heard of: the pause is short at first. Looking again
+            # here would take a second connection of every worker that waits.
+            listener.wait(pause)
 
 
 def _log_progress(plan: Plan) -> None:
