@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from optuna_esgd import __version__
+from optuna_esgd.cli.arguments import add_database
 from optuna_esgd.cli.compare import add_compare_command
 from optuna_esgd.cli.workers import add_worker_commands
 from optuna_esgd.errors import EsgdError
@@ -42,11 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     add_compare_command(commands)
 
     verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")
-    _add_database(verify)
+    add_database(verify)
     verify.set_defaults(run=_verify)
 
     export = commands.add_parser("export", help="write weights to a .safetensors file")
-    _add_database(export)
+    add_database(export)
     export.add_argument("--trial", type=int, help="trial number (default: the best individual)")
     export.add_argument("--output", type=Path, required=True, help="the file to write")
     export.set_defaults(run=_export)
@@ -89,12 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("url", help="database URL of the weights")
     upgrade.set_defaults(run=_upgrade)
     return parser
-
-
-def _add_database(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", help="database URL of the study")
-    parser.add_argument("--study", required=True, help="study name")
-    parser.add_argument("--store", help="database URL of the weights, if it is another one")
 
 
 def _load_study(parsed: argparse.Namespace) -> optuna.Study:

@@ -9,6 +9,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from optuna_esgd.cli.arguments import add_database
 from optuna_esgd.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def add_worker_commands(commands: Any) -> None:
     run.set_defaults(run=_run)
 
     status = commands.add_parser("status", help="how a population is doing")
-    status.add_argument("url", help="database URL of the study")
-    status.add_argument("--study", required=True, help="study name")
-    status.add_argument("--store", help="database URL of the weights, if it is another one")
+    add_database(status)
     status.add_argument("--watch", action="store_true", help="keep it up to date until Ctrl-C")
     status.set_defaults(run=_status)
 

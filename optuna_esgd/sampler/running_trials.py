@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import EsgdError, StorageError
 from optuna_esgd.store import POPULATION_ATTRIBUTE
+from optuna_esgd.store.lease import RENEWALS_PER_LEASE
 
 _logger = logging.getLogger(__name__)
 
-_RENEWALS_PER_LEASE = 3
 _REASON = "No worker stood by this trial for a whole lease: it died, or lost its database."
 
 
@@ -151,7 +151,7 @@ class RunningTrials:
                 ).start()
 
     def _renew(self, watch: _Watch, is_over: threading.Event) -> None:
-        while not is_over.wait(watch.lease_seconds / _RENEWALS_PER_LEASE):
+        while not is_over.wait(watch.lease_seconds / RENEWALS_PER_LEASE):
             with self._lock:
                 numbers = sorted(watch.numbers)
             with contextlib.suppress(StorageError):  # the database may come back in time

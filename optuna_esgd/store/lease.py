@@ -10,7 +10,7 @@ from optuna_esgd.engine.individual import Claim
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import StorageError
 
-_RENEWALS_PER_LEASE = 3
+RENEWALS_PER_LEASE = 3
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def keep_lease(population: Population, claim: Claim, lease_seconds: float) -> It
     done = threading.Event()
 
     def renew_until_done() -> None:
-        while not done.wait(lease_seconds / _RENEWALS_PER_LEASE):
+        while not done.wait(lease_seconds / RENEWALS_PER_LEASE):
             try:
                 if not population.renew(claim, lease_seconds=lease_seconds):
                     return
