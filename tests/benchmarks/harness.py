@@ -77,6 +77,35 @@ def take_turns(
     return timings
 
 
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory, load, software: what a figure depends on."""
+    machine: dict[str, Any] = {
+        "processor": _processor(),
+        "n_cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    machine["summary"] = (
+        f"{machine['gpu'] or machine['processor']}, {machine['n_cores']} cores, "
+        f"torch {machine['torch']}, {machine['torch_threads']} thread(s) of arithmetic"
+        + ("" if machine["load"] is None else f", load {machine['load']:.1f} at the start")
+    )
+    return machine
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        for line in described.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a benchmark's table.
@@ -123,7 +152,7 @@ class Report:
     command: str
     rows: Sequence[Row]
     raw: Mapping[str, Any] = field(default_factory=dict)
-    machine: Mapping[str, Any] = field(default_factory=lambda: describe_machine())
+    machine: Mapping[str, Any] = field(default_factory=describe_machine)
 
     def markdown(self) -> str:
         """The table, with what it was measured on and by."""
@@ -152,32 +181,3 @@ class Report:
         (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1) + "\n")
         (folder / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
         print(self.markdown(), flush=True)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Processor, memory, load, software: what a figure depends on."""
-    machine: dict[str, Any] = {
-        "processor": _processor(),
-        "n_cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    machine["summary"] = (
-        f"{machine['gpu'] or machine['processor']}, {machine['n_cores']} cores, "
-        f"torch {machine['torch']}, {machine['torch_threads']} thread(s) of arithmetic"
-        + ("" if machine["load"] is None else f", load {machine['load']:.1f} at the start")
-    )
-    return machine
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        for line in described.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
