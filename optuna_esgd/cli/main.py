@@ -12,6 +12,7 @@ import optuna
 from optuna_esgd import __version__
 from optuna_esgd.cli.arguments import add_database
 from optuna_esgd.cli.compare import add_compare_command
+from optuna_esgd.cli.doctor import add_doctor_command
 from optuna_esgd.cli.workers import add_worker_commands
 from optuna_esgd.errors import EsgdError
 
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 if all is well, 1 if ``verify`` found a lie, 2 for errors.
+        The exit status: 0 if all is well, 1 if ``verify`` found a lie or ``doctor`` that the
+        guarantee would not hold, 2 for errors.
     """
     parsed = _parser().parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add_worker_commands(commands)
+    add_doctor_command(commands)
     add_compare_command(commands)
 
     verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")

@@ -61,6 +61,7 @@ class WorkLoop:
     Attributes:
         population: Where facts are read and outcomes written.
         configuration: The run's settings.
+        workshop: Does the work of slots.
         preemption: Asks this worker to stop.
         checkpoint_seconds: Seconds between two checkpoints of one SGD step.
     """
@@ -75,7 +76,7 @@ class WorkLoop:
         self.population = population
         self.configuration = configuration
         self._explore = explore
-        self._workshop = workshop
+        self.workshop = workshop
         self.preemption = Preemption()
         self.checkpoint_seconds = math.inf
         self._n_waits = 0
@@ -205,12 +206,12 @@ class WorkLoop:
         ]
         if slot.n_failures >= self.configuration.max_tries:
             _logger.warning("%s failed %d times; birth weights stand.", slot.key, slot.n_failures)
-            return self._workshop.keep_births(cohort)
+            return self.workshop.keep_births(cohort)
         if slot.key.round == 0:
-            return self._workshop.train(cohort, checkpoints)
+            return self.workshop.train(cohort, checkpoints)
         before = (one for one in everyone if one.reference.round < slot.key.round)
         best = min((one.fitness for one in before if one.fitness is not None), default=math.inf)
-        return self._workshop.evaluate(cohort, best_fitness=best)
+        return self.workshop.evaluate(cohort, best_fitness=best)
 
     def _claim(self, slots: Sequence[Slot]) -> Claim | None:
         """Try the slots in turn; once there are rivals, beginning at a place of this worker's own.

@@ -43,6 +43,9 @@ class TaskWorkshop:
         device: Where to train.
         mutation: What ``births`` mutates offspring with, for its cost; None for Gaussian noise.
         diversity: What keeps a cohort apart or together; None for nothing.
+
+    Attributes:
+        births: As given.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class TaskWorkshop:
         self._task = task
         self._configuration = configuration
         self._species = species
-        self._births = births
+        self.births = births
         self._layout = layout
         self._device = device
         self._mutation = mutation
@@ -70,8 +73,8 @@ class TaskWorkshop:
         if isinstance(task, SupervisedTask):
             self._try_batched(task)
 
-    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
-        """Run the SGD step of a cohort."""
+    def begin(self, individuals: Sequence[Individual]) -> tuple[list[Individual], Training]:
+        """Put a cohort at its birth: who is in which row, and the training of these rows."""
         # Rows of one species lie side by side, so that its rule works on a slice; and so do all
         # rows that share a backward pass.
         ordered = sorted(
@@ -82,10 +85,15 @@ class TaskWorkshop:
                 one.reference.number,
             ),
         )
-        weights = self._births.weights(ordered)
+        states = [self.births.optimizer_state(one) for one in ordered]
+        training = self._training(ordered, self.births.weights(ordered), states)
+        return ordered, coupled(training, self._diversity)
+
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        """Run the SGD step of a cohort."""
+        ordered, training = self.begin(individuals)
+        weights = training.weights
         births = weights.clone() if isinstance(self._diversity, ClusterSuppression) else None
-        states = [self._births.optimizer_state(one) for one in ordered]
-        training = coupled(self._training(ordered, weights, states), self._diversity)
         progress = run_sgd_step(training, ordered, self._configuration, checkpoints)
         if self._configuration.inherit_optimizer_state:
             ends = [training.optimizer_state(row) for row in range(len(ordered))]
@@ -93,7 +101,7 @@ class TaskWorkshop:
             ends = [{} for _ in ordered]
         if isinstance(self._diversity, ClusterSuppression) and births is not None:
             for row in suppress(self._diversity, births, weights, progress):
-                ends[row] = states[row]
+                ends[row] = self.births.optimizer_state(ordered[row])
         return [
             _outcome(one, progress[row], snapshot_row(weights, row), ends[row])
             for row, one in enumerate(ordered)
@@ -105,13 +113,13 @@ class TaskWorkshop:
         Only fitness is kept, and the weights of one that beats everyone; see
         ``offspring_outcomes``.
         """
-        weights = self._births.weights(offspring)
+        weights = self.births.weights(offspring)
         scores = self.score(weights)
         return offspring_outcomes(offspring, scores, best_fitness, weights, self._mutation)
 
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Let the birth weights stand."""
-        return self._births.stand(individuals, self.score)
+        return self.births.stand(individuals, self.score)
 
     def score(self, weights: Matrix) -> list[float]:
         """Fitness of every row, lower is better, inf = diverged."""

@@ -61,13 +61,17 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
                 "Workers are processes that share a database; one in memory cannot be shared. "
                 "Name a file (sqlite:///esgd.db) or a server."
             )
-    path, module, name = load_named_file(workplace.trainer, *TRAINER)
-    trainer = _find_trainer(path, getattr(module, name, None), name)
-    if workplace.device is not None:
-        trainer.to(workplace.device)
+    trainer, sampler = load_trainer(
+        workplace.trainer, device=workplace.device, n_generations=workplace.n_generations
+    )
+    if sampler.settings.n_generations is None:
+        raise StudyError(
+            "Workers train until all generations are done, and nobody has said how many there "
+            f"are. Add --generations N, or define {_SAMPLER} = ESGDSampler(n_generations=N) in "
+            f"{Path(workplace.trainer.rpartition(':')[0]).name}."
+        )
     if workplace.store is not None:
         trainer.store = workplace.store
-    sampler = _find_sampler(path, module, workplace.n_generations)
     study = optuna.create_study(
         study_name=workplace.study,
         storage=create_storage(workplace.storage),
@@ -76,6 +80,26 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         load_if_exists=True,
     )
     return trainer, study
+
+
+def load_trainer(
+    trainer: str, *, device: str | None = None, n_generations: int | None = None
+) -> tuple[ESGDTrainer, ESGDSampler]:
+    """Run a file, and find its trainer and its sampler there; nothing else is touched.
+
+    Args:
+        trainer: ``FILE.py:NAME``.
+        device: Where to train; None for what the file says.
+        n_generations: None for what the file's sampler says, if it does.
+
+    Raises:
+        ConfigurationError: The file does not define what it should.
+    """
+    path, module, name = load_named_file(trainer, *TRAINER)
+    found = _find_trainer(path, getattr(module, name, None), name)
+    if device is not None:
+        found.to(device)
+    return found, _find_sampler(path, module, n_generations)
 
 
 def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:
@@ -99,10 +123,4 @@ def _find_sampler(path: Path, module: ModuleType, n_generations: int | None) -> 
         )
     if n_generations is not None:
         sampler.set_generations(n_generations)
-    if sampler.settings.n_generations is None:
-        raise StudyError(
-            "Workers train until all generations are done, and nobody has said how many there "
-            f"are. Add --generations N, or define {_SAMPLER} = ESGDSampler(n_generations=N) in "
-            f"{path.name}."
-        )
     return sampler

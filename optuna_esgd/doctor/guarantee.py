@@ -1,0 +1,35 @@
+"""Do the settings themselves keep the guarantee?"""
+
+from __future__ import annotations
+
+from optuna_esgd.doctor.findings import Finding
+from optuna_esgd.doctor.patient import Patient
+
+_NAME = "settings"
+
+
+def examine_settings(patient: Patient) -> Finding:
+    """Without back-off fitness may get worse, whatever the task is like."""
+    configuration = patient.configuration
+    if configuration.back_off == "none":
+        return Finding(
+            examination=_NAME,
+            severity="broken",
+            found="back_off='none': an SGD step may end worse than it began, and nothing takes it "
+            "back.",
+            advice="Choose back_off='best' or 'step', unless you want population-based training "
+            "without the guarantee.",
+        )
+    seconds = "" if not configuration.asynchronous else ", asynchronously"
+    return Finding(
+        examination=_NAME,
+        severity="ok",
+        found=f"{configuration.population_size} individuals in cohorts of "
+        f"{configuration.cohort_size}{seconds}, {configuration.n_epochs} epochs per generation with "
+        f"back-off to the {'best point' if configuration.back_off == 'best' else 'last epoch'}; "
+        f"{configuration.n_offspring} offspring, {configuration.n_elites} elites.",
+        numbers={
+            "population size": configuration.population_size,
+            "cohort size": configuration.cohort_size,
+        },
+    )
