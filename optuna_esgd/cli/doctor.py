@@ -21,7 +21,9 @@ def add_doctor_command(commands: Any) -> None:
     doctor.add_argument(
         "--generations", type=int, help="how many there will be (default: as the sampler says)"
     )
-    doctor.add_argument("--device", help="where to train, e.g. cuda:0 (default: a GPU, or the CPU)")
+    doctor.add_argument(
+        "--device", help="where to train, e.g. cuda:0 (default: a GPU, or the CPU)"
+    )
     doctor.add_argument(
         "--direction",
         choices=("minimize", "maximize"),

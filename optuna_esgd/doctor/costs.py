@@ -71,12 +71,14 @@ def examine_time(patient: Patient) -> Finding:
     n_cohort = len(patient.cohorts[0].individuals)
     work = one.training + one.evaluation + one.offspring
     scoring, breeding = (one.evaluation + one.offspring) / work, one.offspring / work
-    per_step = measured.epoch / n_cohort / max(1.0, measured.n_gradients)
+    per_gradient = measured.epoch / n_cohort / max(1.0, measured.n_gradients)
+    per_step = configuration.n_epochs * measured.epoch / n_cohort
     n_generations = configuration.n_generations
     found = (
-        f"One SGD step of one individual takes {duration(per_step)} "
-        f"({measured.n_gradients:.0f} gradients an epoch), one evaluation "
-        f"{duration(measured.evaluation / n_cohort)}, one offspring {duration(measured.offspring)}"
+        f"The SGD step of one individual takes {duration(per_step)} ({configuration.n_epochs} "
+        f"epochs of {measured.n_gradients:.0f} gradients, {duration(per_gradient)} each), one "
+        f"evaluation {duration(measured.evaluation / n_cohort)}, one offspring "
+        f"{duration(measured.offspring)}"
         f"{f', in cohorts of {n_cohort}' if n_cohort > 1 else ''}. A generation takes "
         f"{duration(one.seconds)}{_with(patient.n_workers)}: {one.training / work:.0%} training, "
         f"{scoring:.0%} evaluation ({breeding:.0%} of offspring)."
@@ -99,7 +101,8 @@ def examine_time(patient: Patient) -> Finding:
         found=found,
         advice=advice,
         numbers={
-            "seconds per step": per_step,
+            "seconds per gradient": per_gradient,
+            "seconds per SGD step": per_step,
             "seconds per evaluation": measured.evaluation / n_cohort,
             "seconds per offspring": measured.offspring,
             "seconds per generation": one.seconds,

@@ -74,10 +74,10 @@ def examine_randomness(patient: Patient) -> Finding:
     name = "no chance in evaluation"
     n_rows = min(_MOST_ALONE, patient.weights.n_rows)
     seed = patient.configuration.seed
-    scores = []
-    for torch_seed in (seed, seed + _OTHER_SEED):
-        scores.append([_fitness(patient, row, torch_seed) for row in range(n_rows)])
-    found = difference(*scores)
+    found = difference(
+        [_fitness(patient, row, seed) for row in range(n_rows)],
+        [_fitness(patient, row, seed + _OTHER_SEED) for row in range(n_rows)],
+    )
     if found.relative <= rounding(patient.task):
         return Finding(
             examination=name,
@@ -134,5 +134,3 @@ def _list(found: dict[str, Difference]) -> str:
 
 def _rounding_alone(alone: Difference) -> str:
     return f" (one by one within rounding: {alone.largest:.2g})" if alone.largest else ""
-
-

@@ -31,8 +31,8 @@ def examine_divergence(patient: Patient) -> Finding:
             severity="broken",
             found=f"None of {n_founders} founders has a fitness: it is NaN or infinite before "
             "training and after.",
-            advice="There is nothing to select by. Look for NaN in the data, a loss that overflows "
-            "or takes the log of 0, or the wrong kind of target.",
+            advice="There is nothing to select by. Look for NaN in the data, for a loss that "
+            "overflows or takes the log of 0, and for the wrong kind of target.",
             numbers=numbers,
         )
     if diverged:

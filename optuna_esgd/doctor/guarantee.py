@@ -20,14 +20,15 @@ def examine_settings(patient: Patient) -> Finding:
             advice="Choose back_off='best' or 'step', unless you want population-based training "
             "without the guarantee.",
         )
-    seconds = "" if not configuration.asynchronous else ", asynchronously"
+    barrier = ", asynchronously" if configuration.asynchronous else ""
+    kept = "best point" if configuration.back_off == "best" else "last epoch that was no worse"
     return Finding(
         examination=_NAME,
         severity="ok",
         found=f"{configuration.population_size} individuals in cohorts of "
-        f"{configuration.cohort_size}{seconds}, {configuration.n_epochs} epochs per generation with "
-        f"back-off to the {'best point' if configuration.back_off == 'best' else 'last epoch'}; "
-        f"{configuration.n_offspring} offspring, {configuration.n_elites} elites.",
+        f"{configuration.cohort_size}{barrier}; {configuration.n_epochs} epochs per generation, "
+        f"with back-off to the {kept}; {configuration.n_offspring} offspring, "
+        f"{configuration.n_elites} elites.",
         numbers={
             "population size": configuration.population_size,
             "cohort size": configuration.cohort_size,

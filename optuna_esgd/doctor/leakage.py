@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 import xxhash
 from torch import Tensor
 
@@ -54,9 +55,9 @@ def examine_leakage(patient: Patient) -> Finding:
 
 def _digests(examples: Tensor) -> Iterator[int]:
     """One number per example, from its bytes."""
-    rows = examples.detach().cpu().contiguous().numpy()
-    for row in rows:
-        yield xxhash.xxh3_64_intdigest(row.tobytes())
+    rows = examples.detach().cpu().contiguous().reshape(len(examples), -1).view(torch.uint8)
+    for row in rows.numpy():
+        yield xxhash.xxh3_64_intdigest(row.data)
 
 
 def _not_examined(reason: str) -> Finding:

@@ -14,10 +14,12 @@ import optuna
 import torch
 from torch import Tensor, nn
 
+from optuna_esgd.doctor.stopwatch import Stopwatch
 from optuna_esgd.engine.actions import Commit
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.individual import Individual, Reference, SlotKey
 from optuna_esgd.engine.planning import breed_offspring
+from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StudyError
 from optuna_esgd.genome.codec import encode
@@ -33,7 +35,6 @@ from optuna_esgd.trainer.spending import Spending
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
 from optuna_esgd.trainer.workshop import TaskWorkshop
-from optuna_esgd.doctor.stopwatch import Stopwatch
 
 Say = Callable[[str], None]
 
@@ -82,6 +83,7 @@ class Patient:
         configuration: Of the run that is planned.
         trainer: A copy of the user's, with weights in memory.
         study: In memory.
+        population: Of the study; the founders that have trained are stored there.
         workshop: A worker's.
         device: Where it trains.
         layout: The model's.
@@ -98,6 +100,7 @@ class Patient:
     configuration: Configuration
     trainer: ESGDTrainer
     study: optuna.Study
+    population: Population
     workshop: TaskWorkshop
     device: torch.device
     layout: Layout
@@ -139,8 +142,8 @@ class Patient:
 
     def offspring(self, n_wanted: int) -> list[Individual]:
         """Offspring of the founders that have trained, as the first evolution round has them."""
-        population = self.trainer.open(self.study).population
-        pool = [one for one in population.individuals(generation=0) if one.fitness is not None]
+        everyone = self.population.individuals(generation=0)
+        pool = [one for one in everyone if one.fitness is not None]
         references = [Reference(0, 1, number) for number in range(n_wanted)]
         return list(breed_offspring(references, pool, self.configuration))
 
@@ -191,6 +194,7 @@ def prepare(
         configuration=configuration,
         trainer=trainer,
         study=study,
+        population=loop.population,
         workshop=_workshop(loop),
         device=device,
         layout=layout,

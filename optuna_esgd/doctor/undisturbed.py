@@ -20,12 +20,12 @@ def undisturbed(seed: int) -> Iterator[None]:
     Args:
         seed: Of all of them; fewer bits of it for NumPy.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what users draw from)
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         with seeded(seed):
             random.seed(seed)
-            np.random.seed(seed % _NUMPY_SEEDS)  # noqa: NPY002
+            np.random.seed(seed % _NUMPY_SEEDS)
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)

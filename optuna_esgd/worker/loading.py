@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -104,6 +106,12 @@ def load_trainer(
 
 def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:
     if callable(found) and not isinstance(found, ESGDTrainer):
+        if _takes_arguments(found):
+            raise ConfigurationError(
+                f"{name} in {path.name} must be an ESGDTrainer, or a function without arguments "
+                "that makes one; it takes arguments. (An objective with esgd.sgd_step has no "
+                "trainer: study.optimize runs it.)"
+            )
         found = found()
     if not isinstance(found, ESGDTrainer):
         raise ConfigurationError(
@@ -111,6 +119,16 @@ def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:
             f"arguments that makes one; got {type(found).__name__}."
         )
     return found
+
+
+def _takes_arguments(made_by: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(made_by).bind()
+    except TypeError:
+        return True
+    except ValueError:  # builtins may have no signature
+        return False
+    return False
 
 
 def _find_sampler(path: Path, module: ModuleType, n_generations: int | None) -> ESGDSampler:

@@ -68,6 +68,7 @@ def test_a_file_without_a_sampler_needs_the_generations(
         ("nowhere.py:trainer", "no file"),
         (f"{FILE}:nothing", "NoneType"),
         (f"{FILE}:unknown", "unknown"),
+        ("examples/objective_plain.py:objective", "it takes arguments"),
         (f"{FILE}:Slow", "Slow"),
     ],
 )
