@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +70,13 @@ def _training_modules(model: nn.Module) -> Iterator[list[str]]:
     """The modules that are called in training mode within a block, filled in as they are."""
     found: list[str] = []
 
-    def note(name: str, module: nn.Module) -> None:
+    def note(name: str, module: nn.Module, _inputs: object) -> None:
         text = f"{name or 'the model'} ({type(module).__name__})"
         if module.training and text not in found:
             found.append(text)
 
     hooks = [
-        module.register_forward_pre_hook(lambda module, _, name=name: note(name, module))
+        module.register_forward_pre_hook(partial(note, name))
         for name, module in model.named_modules()
     ]
     try:

@@ -173,8 +173,6 @@ def prepare(
     study = optuna.create_study(sampler=sampler, direction=direction)
     loop = trainer.open(study)
     configuration, device = loop.configuration, trainer.device
-    if configuration.population_size < configuration.n_parents:
-        raise StudyError("A population needs as many individuals as an offspring has parents.")
     with seeded(0):
         layout = Layout.of(trainer.task.build_model())
     action = loop.decide()

@@ -76,6 +76,8 @@ def examine_training(patient: Patient) -> Finding:
 
 def examine_breeding(patient: Patient) -> Finding:
     """Breed offspring twice, as a run does: to score them, and again to train survivors."""
+    if not patient.configuration.n_offspring:
+        return Finding(examination=_BREEDING, severity="ok", found="No offspring are bred.")
     offspring = patient.offspring(_N_OFFSPRING)
     patient.say(f"breeding {len(offspring)} offspring twice")
     workshop, another = patient.workshop, patient.another_worker()

@@ -127,7 +127,7 @@ class WarmsUp(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if self.training:
             self.n_calls += 1
-        return self.body(inputs) * (1 + min(self.n_calls, 100) / 50)
+        return self.body(inputs) * (1 + min(self.n_calls, 100) / 5)
 
 
 class OwnLoopOf(OwnLoop):

@@ -96,6 +96,12 @@ def test_without_back_off_there_is_no_guarantee() -> None:
     assert examine_settings(admit(healthy.trainer, back_off="none")).severity == "broken"
 
 
+def test_truncation_breeds_nobody() -> None:
+    patient = admit(healthy.trainer, selection="truncation")
+    assert examine_breeding(patient).found == "No offspring are bred."
+    assert examine_time(patient).numbers["share of offspring"] == 0
+
+
 def test_scoring_that_is_not_the_task_s_is_found(
     batched: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
