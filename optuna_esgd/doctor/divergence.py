@@ -74,9 +74,6 @@ def _by_species(patient: Patient) -> str:
 def _lowest_rate(patient: Patient) -> str:
     """From which learning rate on they diverged, as far as there are learning rates."""
     pairs = zip(patient.individuals, patient.fitness, strict=True)
-    rates = [
-        float(one.hyperparameters["lr"])
-        for one, fitness in pairs
-        if math.isinf(fitness) and isinstance(one.hyperparameters.get("lr"), float | int)
-    ]
+    diverged = (one.hyperparameters.get("lr") for one, end in pairs if math.isinf(end))
+    rates = [rate for rate in diverged if isinstance(rate, float | int)]
     return f": the lowest that diverged was lr = {min(rates):.2g}" if rates else ""
