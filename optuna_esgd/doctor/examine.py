@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from optuna_esgd.doctor.agreement import examine_batched_scoring, examine_batched_training
@@ -19,6 +21,7 @@ from optuna_esgd.doctor.repetition import examine_breeding, examine_training
 from optuna_esgd.doctor.space import examine_space
 from optuna_esgd.doctor.undisturbed import undisturbed
 from optuna_esgd.sampler import ESGDSampler
+from optuna_esgd.trainer import workshop
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 
 Examination = Callable[[Patient], Finding]
@@ -76,6 +79,18 @@ def examine(
     Raises:
         EsgdError: A worker could not begin with this trainer either.
     """
-    with undisturbed(_SEED):
+    with undisturbed(_SEED), _said_once():
         patient = prepare(trainer, sampler, direction=direction, n_workers=n_workers, say=say)
         return Checkup([examination(patient) for examination in EXAMINATIONS])
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Findings say what goes row by row; each worker's workshop need not say it again."""
+    logger = logging.getLogger(workshop.__name__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
