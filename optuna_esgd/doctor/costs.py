@@ -87,8 +87,7 @@ def examine_time(patient: Patient) -> Finding:
         found += " How many generations there are the file's sampler does not say."
     else:
         found += (
-            f" All {n_generations}: {duration(one.seconds * n_generations)} "
-            f"({one.seconds * n_generations / 3600:.2g} hours), "
+            f" All {n_generations}: {duration(one.seconds * n_generations)}, "
             f"{one.n_gradients * n_generations:,.0f} gradients, "
             f"{one.n_forwards * n_generations:,.0f} forward passes and "
             f"{one.n_evaluations * n_generations + _births(configuration):,} evaluations; the "

@@ -33,7 +33,8 @@ def examine_determinism(patient: Patient) -> Finding:
         for name, one in found.items()
         if one.largest > 0 and name not in broken and name != "one by one"
     }
-    n_founders, conditions = rows.n_rows, ", ".join(found)
+    n_founders, alone = rows.n_rows, found["one by one"].largest
+    conditions = ", ".join(name for name, one in found.items() if not one.largest)
     numbers = {f"largest difference {name}": one.largest for name, one in found.items()}
     if broken:
         return Finding(
@@ -60,7 +61,7 @@ def examine_determinism(patient: Patient) -> Finding:
         examination=_NAME,
         severity="ok",
         found=f"{n_founders} founders kept their fitness to the last bit when scored "
-        f"{conditions}{_rounding_alone(found['one by one'])}.",
+        f"{conditions}{f'; one by one but for rounding ({alone:.2g})' if alone else ''}.",
         numbers=numbers,
     )
 
@@ -130,7 +131,3 @@ def _fitness(patient: Patient, row: int, torch_seed: int) -> float:
 
 def _list(found: dict[str, Difference]) -> str:
     return "; ".join(f"{name} it moves {one.in_words}" for name, one in found.items())
-
-
-def _rounding_alone(alone: Difference) -> str:
-    return f" (one by one within rounding: {alone.largest:.2g})" if alone.largest else ""

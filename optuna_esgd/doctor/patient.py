@@ -226,7 +226,10 @@ def _train_founders(loop: WorkLoop, device: torch.device, say: Say) -> list[Coho
         if n_trained >= n_wanted or (is_late and n_trained >= n_least):
             break
         members = [one for one in founders if one.reference.number in numbers]
-        say(f"training founders {numbers[0]} to {numbers[-1]} for one epoch")
+        who = (
+            f"founders {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"founder {number}"
+        )
+        say(f"training {who} for one epoch")
         cohort = train_cohort(_workshop(loop), members, device)
         _store(loop, SlotKey(0, 0, number), cohort)
         trained.append(cohort)

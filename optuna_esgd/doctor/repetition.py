@@ -69,7 +69,7 @@ def examine_training(patient: Patient) -> Finding:
         examination=_TRAINING,
         severity="ok",
         found="An epoch trained again, and one that goes on from a checkpoint, ended at the same "
-        f"weights to the last bit ({len(members)} founders).",
+        f"weights to the last bit (founders: {len(members)}).",
         numbers=numbers,
     )
 

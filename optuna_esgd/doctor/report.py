@@ -14,7 +14,7 @@ from optuna_esgd.doctor.examine import Checkup
 from optuna_esgd.doctor.findings import Finding
 
 _MARKS = {"ok": "[green]ok", "advice": "[yellow]advice", "broken": "[bold red]broken"}
-HOLDS = "Nothing found that breaks the guarantee: fitness will never get worse."
+HOLDS = "Nothing found that breaks the guarantee: the best fitness never gets worse."
 BREAKS = "The guarantee would not hold:"
 
 
