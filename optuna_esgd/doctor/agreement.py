@@ -24,7 +24,7 @@ _MOST_OF_THE_WAY = 0.05
 def examine_batched_scoring(patient: Patient) -> Finding:
     """Compare the fitness of a cohort that is scored as one with that of each row."""
     if patient.why_scored_by_row is not None:
-        return _not_batched(patient, _SCORING, "scored", patient.why_scored_by_row)
+        return _not_batched(_SCORING, "scored", patient.why_scored_by_row)
     rows = patient.few
     model = build_seeded(patient.task, patient.configuration, patient.device)
     plain = score_rows(patient.task, patient.configuration, [model], rows)
@@ -59,7 +59,7 @@ def examine_batched_training(patient: Patient) -> Finding:
     the two ends is measured in lengths of the way, and founders that got worse are left out.
     """
     if patient.why_trains_by_row is not None:
-        return _not_batched(patient, _TRAINING, "trained", patient.why_trains_by_row)
+        return _not_batched(_TRAINING, "trained", patient.why_trains_by_row)
     rows = _one_of_each_species(patient)
     if not rows:
         return Finding(
@@ -128,13 +128,11 @@ def _length(one: Matrix, other: Matrix) -> float:
     return math.sqrt(sum(float((a - b).abs().double().square().sum()) for a, b in pairs))
 
 
-def _not_batched(patient: Patient, name: str, done: str, reason: str) -> Finding:
-    """Row by row is always right, only slower: worth a thought where batching was possible."""
-    is_declared = isinstance(patient.task, SupervisedTask)
+def _not_batched(name: str, done: str, reason: str) -> Finding:
+    """Row by row is plain PyTorch: there is nothing to compare."""
     return Finding(
         examination=name,
         severity="ok",
-        found=f"Individuals are {done} one by one, in plain PyTorch: {reason}.",
-        advice="Batching would be faster where models are small." if is_declared else "",
+        found=f"Individuals are {done} one by one, in plain PyTorch: {reason.rstrip('.')}.",
         numbers={"reason": reason},
     )

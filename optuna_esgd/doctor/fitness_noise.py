@@ -117,7 +117,9 @@ def _finding(noise: Noise, n_individuals: int) -> Finding:
             examination=_NAME,
             severity="ok",
             found=found,
-            advice=f"Differences shrink as a run goes on: to see a tenth of the present one takes "
+            advice=""
+            if noise.best_to_median / 10 >= noise.smallest
+            else "Differences shrink as a run goes on: to see a tenth of the present one takes "
             f"{_examples_for(noise, noise.best_to_median / 10)} validation examples.",
             numbers=numbers,
         )

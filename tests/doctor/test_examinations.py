@@ -73,7 +73,12 @@ ILLNESSES = [
     ("with_nan", examine_divergence, "broken", "None of 4 founders has a fitness"),
     ("too_fast", examine_divergence, "advice", "4 of 4 founders diverged .*SGD 4 of 4"),
     ("few_examples", examine_noise, "advice", "With 3 validation examples"),
-    ("leaking", examine_leakage, "advice", r"4 of 40 .*\(10%\).*4 of them with the same target"),
+    (
+        "leaking",
+        examine_leakage,
+        "advice",
+        r"4 of 40 .*\(10\.0%\).*4 of them with the same target",
+    ),
     ("never_steps", examine_time, "advice", "2 epochs of 0 gradients"),
 ]
 
