@@ -126,13 +126,18 @@ class Retries(logging.Handler):
             self.counts[str(record.args[1])] += 1
 
 
-def work(url: str, uuid: str, configuration: Configuration, pipe: Connection) -> None:
-    """One worker: says that it is ready, waits for the start, works, and reports."""
-    population = SqlPopulation(open_database(url), uuid, configuration.to_json())
-    retries = Retries()
+def log_retries(retries: Retries) -> Retries:
+    """Let it count those of this process, from now on."""
     logger = logging.getLogger("optuna_esgd.store.transactions")
     logger.setLevel(logging.DEBUG)
     logger.addHandler(retries)
+    return retries
+
+
+def work(url: str, uuid: str, configuration: Configuration, pipe: Connection) -> None:
+    """One worker: says that it is ready, waits for the start, works, and reports."""
+    population = SqlPopulation(open_database(url), uuid, configuration.to_json())
+    retries = log_retries(Retries())
     loop = WorkLoop(
         population, configuration, explore_nothing, InstantWorkshop(population, configuration)
     )
