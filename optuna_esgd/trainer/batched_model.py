@@ -137,7 +137,8 @@ def why_not_batched(
             raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
         _check_agrees("criterion", values[0], expected)
 
-    return rows_only or _reason(train), _reason(evaluate)
+    one_by_one = task.why_scored_one_by_one()
+    return rows_only or _reason(train), one_by_one or _reason(evaluate)
 
 
 def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:

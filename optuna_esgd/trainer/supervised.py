@@ -166,6 +166,12 @@ class SupervisedTask(Task):
         chosen = [name for name, guide in guides.items() if guide is not None]
         return f"each individual has its own {' and '.join(chosen)}" if chosen else None
 
+    def why_scored_one_by_one(self) -> str | None:
+        """Why fitness cannot be measured batched, whatever the model; None if it can."""
+        if type(self).fitness is not SupervisedTask.fitness:
+            return f"{type(self).__name__} has a fitness of its own"
+        return None
+
     def _training_batches(self, model: nn.Module, epoch: Epoch) -> TrainingBatches:
         """The batches of an epoch, and their loss."""
         if self.make_sampler is None:

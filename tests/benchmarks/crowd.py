@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.crowd --workers 64
 
-A PostgreSQL server of its own takes as many connections as are needed. The population is worked off
-three times: by one worker, by many, and by many whose trials go through Optuna's gRPC proxy while
-their weights go straight to the database. All three must end with the same bits.
+A PostgreSQL server of its own takes as many connections as are needed. The population is worked
+off three times: by one worker, by many, and by many whose trials go through Optuna's gRPC proxy
+while their weights go straight to the database. All three must end with the same bits.
 """
 
 from __future__ import annotations

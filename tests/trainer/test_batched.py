@@ -7,6 +7,7 @@ import logging
 import optuna
 import pytest
 import torch
+from torch import nn
 
 import optuna_esgd as esgd
 from optuna_esgd.trainer import workshop
@@ -88,3 +89,26 @@ def test_bfloat16_trains_close_to_float32() -> None:
         values[precision] = study.best_value
     assert values["bfloat16"] == pytest.approx(values["float32"], rel=0.1)
     assert values["bfloat16"] != values["float32"]
+
+
+class SumOfSquares(esgd.SupervisedTask):
+    """Small weights are all that counts: nothing a batched loss could tell."""
+
+    def fitness(self, model: nn.Module) -> float:
+        return float(sum(p.square().sum() for p in model.parameters()))
+
+
+def test_a_fitness_of_its_own_is_what_is_measured(caplog: pytest.LogCaptureFixture) -> None:
+    task = SumOfSquares(
+        model=MODELS["mlp"][0],
+        loss=nn.functional.cross_entropy,
+        train=examples("mlp", 0),
+        validation=examples("mlp", 1),
+        batch_size=8,
+    )
+    study = make_study()
+    with caplog.at_level(logging.WARNING, "optuna_esgd"):
+        study.optimize(esgd.ESGDTrainer(task), n_trials=8)
+    model = esgd.load_individual(study, study.best_trial, task.build_model())
+    assert study.best_value == pytest.approx(task.fitness(model))
+    assert "SumOfSquares has a fitness of its own" in caplog.text
