@@ -32,6 +32,7 @@ _HOMES = {
     "load_best": "optuna_esgd.trainer.results",
     "load_individual": "optuna_esgd.trainer.results",
     "pin": "optuna_esgd.trainer.results",
+    "replay": "optuna_esgd.trainer.replay",
     "sgd_step": "optuna_esgd.trainer.sgd_step",
 }
 
@@ -55,6 +56,7 @@ __all__ = [
     "load_best",
     "load_individual",
     "pin",
+    "replay",
     "sgd_step",
 ]
 
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from optuna_esgd.trainer.lineage import ancestry as ancestry
     from optuna_esgd.trainer.lineage import certificate as certificate
     from optuna_esgd.trainer.lineage import lineage as lineage
+    from optuna_esgd.trainer.replay import replay as replay
     from optuna_esgd.trainer.results import ensemble as ensemble
     from optuna_esgd.trainer.results import export as export
     from optuna_esgd.trainer.results import greedy_soup as greedy_soup

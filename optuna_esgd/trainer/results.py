@@ -112,7 +112,7 @@ def export(
     from safetensors.torch import save_file  # noqa: PLC0415  (only needed here)
 
     population = open_results(study, store)
-    individual = _best(population) if trial is None else _of_trial(population, trial)
+    individual = find_individual(population, trial)
     target = Path(path)
     if not target.parent.is_dir():
         raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
@@ -240,6 +240,15 @@ def _check_task(task: object) -> None:
         raise ConfigurationError(
             f"task must be the Task the study was trained on, got {type(task).__name__}."
         )
+
+
+def find_individual(population: Population, trial: int | FrozenTrial | None) -> Individual:
+    """The individual a trial shows; the best one if there is none.
+
+    Raises:
+        WeightsNotFoundError: The trial has no individual, or nobody has finished yet.
+    """
+    return _best(population) if trial is None else _of_trial(population, trial)
 
 
 def _best(population: Population) -> Individual:
