@@ -24,7 +24,7 @@ class Kin(NamedTuple):
 def trained_parents(
     individual: Individual, everyone: Mapping[Reference, Individual]
 ) -> set[Reference]:
-    """Whose weights it starts from or is bred from; parents that never trained are seen through."""
+    """Whose weights it is made of; parents that never trained are seen through."""
     found: set[Reference] = set()
     for parent in individual.parents:
         if parent.round == 0:

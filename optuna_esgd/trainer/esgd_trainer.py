@@ -236,6 +236,19 @@ class ESGDTrainer:
             diversity=self.diversity,
         )
 
+    def check_configuration(self, stored: Mapping[str, Any]) -> Configuration:
+        """The settings of a run that was made with this trainer.
+
+        Args:
+            stored: As a population has them.
+
+        Raises:
+            ConfigurationError: It was made with another one; says what differs.
+        """
+        configuration = Configuration.from_json({**stored, "described": self.described})
+        configuration.check_same(stored)
+        return configuration
+
     def build_layout(self) -> Layout:
         """The layout of the task's models."""
         return Layout.of(self._build_model())

@@ -101,10 +101,7 @@ def replay(
         raise WeightsNotFoundError(
             f"Individual {individual.reference} has not finished; replay it when it has."
         )
-    configuration = replace(
-        Configuration.from_json(population.configuration), described=trainer.described
-    )
-    configuration.check_same(population.configuration)
+    configuration = trainer.check_configuration(population.configuration)
     layout = trainer.build_layout()
     population.check_layout(layout.to_json())
     rehearsal = _Rehearsal(trainer, configuration, layout, population)
@@ -133,9 +130,7 @@ class _Rehearsal:
 
     def perform(self, individual: Individual, on_trained: Callable[[Individual], None]) -> Replay:
         """Train everyone it descends from, then itself."""
-        line = descent(
-            individual, self._everyone, self._slots, is_coupled=self._is_coupled
-        )
+        line = descent(individual, self._everyone, self._slots, is_coupled=self._is_coupled)
         leavers = self._last_uses(line, individual)
         for position, kin in enumerate(line):
             for outcome, one in zip(self._train(kin), kin.ancestors, strict=True):
