@@ -199,20 +199,20 @@ class _Rehearsal:
         return None
 
     def _last_uses(self, line: Sequence[Kin], last: Individual) -> dict[int, list[Reference]]:
-        """Position in the line -> those that nobody needs after it: memory is for the living."""
-        position_of = {}
+        """Position in the line -> whom nobody needs after it: only the needed stay in memory."""
+        position_of: dict[Reference, int] = {}
         for position, kin in enumerate(line):
             for one in kin.ancestors:
+                position_of[one.reference] = position
                 for parent in trained_parents(one, self._everyone):
                     position_of[parent] = position
-        for parent in (last.reference, *trained_parents(last, self._everyone)):
-            if last.reference.round > 0 or parent == last.reference:
-                position_of[parent] = len(line)
-        by_position = sorted(position_of, key=position_of.__getitem__)
-        return {
-            position: list(references)
-            for position, references in groupby(by_position, key=position_of.__getitem__)
-        }
+        is_bred = last.reference.round > 0
+        wanted = trained_parents(last, self._everyone) if is_bred else {last.reference}
+        position_of.update(dict.fromkeys(wanted, len(line)))
+        leavers: dict[int, list[Reference]] = {}
+        for reference, position in position_of.items():
+            leavers.setdefault(position, []).append(reference)
+        return leavers
 
 
 class _Trained:

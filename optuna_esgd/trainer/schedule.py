@@ -81,7 +81,7 @@ def export_schedule(
     steps = _steps(line, trainer.species, configuration)
     constants = {
         "BATCH_SIZE": task.train.batch_size,
-        "DROP_LAST": task.train.drop_last,
+        "DROP_LAST": task.train.drop_last and len(task.train) > task.train.batch_size,
         "BACK_OFF": configuration.back_off,
         "STEP_EPOCHS": configuration.n_epochs,
         "IS_COSINE": task.schedule is SCHEDULES["cosine"],
