@@ -86,8 +86,8 @@ def test_the_script_trains_as_the_lineage_did(
     task = make_task("mlp", batch_size=N_EXAMPLES, **guides)
     species = [SGD(lr=(1e-2, 1e-1)), Adam(lr=(1e-3, 1e-2))]
     study = make_study(n_offspring=0, **settings)
-    trainer = esgd.ESGDTrainer(task, species=species, cohort_size=1)
-    study.optimize(trainer, n_trials=20)
+    trainer = esgd.ESGDTrainer(task, species=species)
+    study.optimize(trainer, n_trials=16)
     path = esgd.export_schedule(study, trainer, tmp_path / "train.py")
     save_start(study, task, tmp_path)
     fill_in(path)
