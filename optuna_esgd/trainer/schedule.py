@@ -194,15 +194,14 @@ def _dictionary(settings: Mapping[str, Any], one: Individual) -> str:
                 f"{name} of individual {one.reference} is a {type(value).__name__}; only numbers, "
                 "texts, booleans, None and tuples of them can be written into a script."
             )
-    return (
-        "{" + ", ".join(f"{name!r}: {_literal(value)}" for name, value in settings.items()) + "}"
-    )
+    lines = [f"            {name!r}: {_literal(value)}," for name, value in settings.items()]
+    return "\n".join(["{", *lines, "        }"])
 
 
 def _literal(value: Any) -> str:
     """A value as Python reads it; infinity has no literal."""
     if isinstance(value, tuple):
-        return "(" + "".join(f"{_literal(part)}, " for part in value).rstrip(" ") + ")"
+        return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     return repr(value)
