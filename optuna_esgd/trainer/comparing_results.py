@@ -21,7 +21,8 @@ from optuna_esgd.trainer.combining import (
 )
 from optuna_esgd.trainer.task import Task
 
-_ROUNDS = 7
+# Latency is measured until there are so many rounds, or, after a few, so many seconds have passed.
+_FEWEST_ROUNDS, _MOST_ROUNDS, _MOST_SECONDS = 3, 31, 10.0
 
 
 class Cost(NamedTuple):
@@ -137,9 +138,12 @@ def _result(
 def _seconds(task: Task, models: Sequence[nn.Module]) -> list[float]:
     """Median seconds of a pass of each model over the validation data; rounds are interleaved."""
     measured: list[list[float]] = [[] for _ in models]
-    for _ in range(_ROUNDS):
+    began = time.perf_counter()
+    for number in range(1 + _MOST_ROUNDS):
+        if number > _FEWEST_ROUNDS and time.perf_counter() - began > _MOST_SECONDS:
+            break
         for model, seconds in zip(models, measured, strict=True):
-            begin = time.perf_counter()
+            before = time.perf_counter()
             task.fitness(model)
-            seconds.append(time.perf_counter() - begin)
-    return [statistics.median(seconds) for seconds in measured]
+            seconds.append(time.perf_counter() - before)
+    return [statistics.median(seconds[1:]) for seconds in measured]  # the first round warms up

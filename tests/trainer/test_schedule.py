@@ -13,6 +13,7 @@ import optuna
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import optuna_esgd as esgd
 from optuna_esgd.engine.individual import Individual, Reference
@@ -40,6 +41,10 @@ def load_examples():
     )
 """
 FORBIDDEN = "import sys; sys.modules.update(optuna=None, optuna_esgd=None); "
+
+
+class Items(TensorDataset):
+    """Asked for each item, and so trained on row by row, as the script does."""
 
 
 def fill_in(path: Path) -> None:
@@ -71,6 +76,7 @@ def save_start(study: optuna.Study, task: esgd.SupervisedTask, folder: Path) -> 
     torch.save((examples("mlp", 0), examples("mlp", 1)), folder / "data.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "guides"),
     [
@@ -83,7 +89,8 @@ def test_the_script_trains_as_the_lineage_did(
     tmp_path: Path, settings: dict[str, Any], guides: dict[str, Any]
 ) -> None:
     """Full batches, so that order does not matter, and no recombination: the same weights."""
-    task = make_task("mlp", batch_size=N_EXAMPLES, **guides)
+    train = Items(*examples("mlp", 0))
+    task = make_task("mlp", train=train, batch_size=N_EXAMPLES, **guides)
     species = [SGD(lr=(1e-2, 1e-1)), Adam(lr=(1e-3, 1e-2))]
     study = make_study(n_offspring=0, **settings)
     trainer = esgd.ESGDTrainer(task, species=species)
