@@ -162,7 +162,7 @@ def _about(one: Individual, configuration: Configuration) -> str:
         "?" if fitness is None else f"{shown_value(fitness, maximize=configuration.maximize):.6g}"
         for fitness in (one.birth_fitness, one.fitness)
     ]
-    born = one.birth
+    born: str = one.birth
     if one.birth == "recombination":
         parents = ", ".join(str(parent) for parent in one.parents)
         born = f"born as the mean of {parents} (that is left out; the first of them goes on)"
