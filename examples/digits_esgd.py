@@ -30,7 +30,7 @@ def build(name: str = "mlp", seed: int = 0) -> esgd.Benchmark:
 
 
 mlp, noisy_mlp, cnn, noisy_cnn = (partial(build, name) for name in VARIANTS)
-trainer = mlp().trainer()
+trainer, test = mlp().trainer(), mlp().test
 
 
 def main(name: str = "mlp", *, n_generations: int = 6) -> dict[str, float]:

@@ -24,15 +24,19 @@ _HOMES = {
     "Task": "optuna_esgd.trainer.task",
     "ancestry": "optuna_esgd.trainer.lineage",
     "certificate": "optuna_esgd.trainer.lineage",
+    "compare_results": "optuna_esgd.trainer.comparing_results",
     "create_storage": "optuna_esgd.store",
-    "ensemble": "optuna_esgd.trainer.results",
+    "ensemble": "optuna_esgd.trainer.combining",
     "export": "optuna_esgd.trainer.results",
-    "greedy_soup": "optuna_esgd.trainer.results",
+    "export_schedule": "optuna_esgd.trainer.schedule",
+    "greedy_soup": "optuna_esgd.trainer.combining",
     "lineage": "optuna_esgd.trainer.lineage",
     "load_best": "optuna_esgd.trainer.results",
     "load_individual": "optuna_esgd.trainer.results",
     "pin": "optuna_esgd.trainer.results",
+    "replay": "optuna_esgd.trainer.replay",
     "sgd_step": "optuna_esgd.trainer.sgd_step",
+    "uniform_soup": "optuna_esgd.trainer.combining",
 }
 
 __all__ = [
@@ -47,15 +51,19 @@ __all__ = [
     "__version__",
     "ancestry",
     "certificate",
+    "compare_results",
     "create_storage",
     "ensemble",
     "export",
+    "export_schedule",
     "greedy_soup",
     "lineage",
     "load_best",
     "load_individual",
     "pin",
+    "replay",
     "sgd_step",
+    "uniform_soup",
 ]
 
 if TYPE_CHECKING:
@@ -64,16 +72,20 @@ if TYPE_CHECKING:
     from optuna_esgd.trainer.benchmark import Benchmark as Benchmark
     from optuna_esgd.trainer.benchmark import HeldOut as HeldOut
     from optuna_esgd.trainer.benchmark import Recipe as Recipe
+    from optuna_esgd.trainer.combining import ensemble as ensemble
+    from optuna_esgd.trainer.combining import greedy_soup as greedy_soup
+    from optuna_esgd.trainer.combining import uniform_soup as uniform_soup
+    from optuna_esgd.trainer.comparing_results import compare_results as compare_results
     from optuna_esgd.trainer.esgd_trainer import ESGDTrainer as ESGDTrainer
     from optuna_esgd.trainer.lineage import ancestry as ancestry
     from optuna_esgd.trainer.lineage import certificate as certificate
     from optuna_esgd.trainer.lineage import lineage as lineage
-    from optuna_esgd.trainer.results import ensemble as ensemble
+    from optuna_esgd.trainer.replay import replay as replay
     from optuna_esgd.trainer.results import export as export
-    from optuna_esgd.trainer.results import greedy_soup as greedy_soup
     from optuna_esgd.trainer.results import load_best as load_best
     from optuna_esgd.trainer.results import load_individual as load_individual
     from optuna_esgd.trainer.results import pin as pin
+    from optuna_esgd.trainer.schedule import export_schedule as export_schedule
     from optuna_esgd.trainer.sgd_step import sgd_step as sgd_step
     from optuna_esgd.trainer.supervised import SupervisedTask as SupervisedTask
     from optuna_esgd.trainer.task import Epoch as Epoch

@@ -35,6 +35,10 @@ class WeightsNotFoundError(EsgdError, LookupError):
     """The weights asked for were never stored, or nothing needed them and they were collected."""
 
 
+class ReplayError(EsgdError, RuntimeError):
+    """Training a genealogy again gave other weights than the run; names the first that differ."""
+
+
 class WorkerError(EsgdError, RuntimeError):
     """Workers keep dying; carries the last lines of what they said."""
 

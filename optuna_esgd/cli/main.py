@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from optuna_esgd import __version__
+from optuna_esgd.cli.after import add_after_commands
 from optuna_esgd.cli.arguments import add_database
 from optuna_esgd.cli.compare import add_compare_command
 from optuna_esgd.cli.doctor import add_doctor_command
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add_worker_commands(commands)
     add_doctor_command(commands)
     add_compare_command(commands)
+    add_after_commands(commands)
 
     verify = commands.add_parser("verify", help="check all digests, lineages and the guarantee")
     add_database(verify)

@@ -6,10 +6,9 @@ import argparse
 import contextlib
 import logging
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
-from optuna_esgd.cli.arguments import add_database
+from optuna_esgd.cli.arguments import add_database, add_trainer, storage_of, store_of
 from optuna_esgd.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,16 +63,7 @@ def add_worker_commands(commands: Any) -> None:
 
 
 def _add_workplace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trainer", metavar="FILE.py:TRAINER", help="the ESGDTrainer in your file")
-    parser.add_argument(
-        "--storage", help="database URL of the study (default: the variable ESGD_STORAGE)"
-    )
-    parser.add_argument("--study", required=True, help="study name; made if it is not there")
-    parser.add_argument(
-        "--store",
-        help="database URL of the weights, if it is another one (or the variable ESGD_STORE)",
-    )
-    parser.add_argument("--device", help="where to train, e.g. cuda:0 (default: GPUs, or the CPU)")
+    add_trainer(parser, study="study name; made if it is not there")
     parser.add_argument(
         "--generations", type=int, help="train so many (default: as the file's sampler says)"
     )
@@ -98,22 +88,13 @@ def _count_or_auto(text: str) -> int | None:
 
 
 def _workplace(parsed: argparse.Namespace) -> Workplace:
-    from optuna_esgd.worker.loading import (  # noqa: PLC0415 - torch when needed
-        STORAGE_VARIABLE,
-        STORE_VARIABLE,
-        Workplace,
-    )
+    from optuna_esgd.worker.loading import Workplace  # noqa: PLC0415 - torch when needed
 
-    storage = parsed.storage or os.environ.get(STORAGE_VARIABLE)
-    if storage is None:
-        raise ConfigurationError(
-            f"Name the study's database: --storage URL, or the variable {STORAGE_VARIABLE}."
-        )
     return Workplace(
         trainer=parsed.trainer,
-        storage=storage,
+        storage=storage_of(parsed),
         study=parsed.study,
-        store=parsed.store or os.environ.get(STORE_VARIABLE),
+        store=store_of(parsed),
         device=parsed.device,
         n_generations=parsed.generations,
         direction=parsed.direction,

@@ -173,6 +173,12 @@ class Configuration:
         """The identity of a run as plain JSON values: what may differ is left out."""
         return {name: value for name, value in asdict(self).items() if name not in _FREE_FIELDS}
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Configuration:
+        """The configuration a run was made with; what may differ is as little as can be."""
+        free = {"n_generations": None, "max_tries": 1, "lease_seconds": 1.0}
+        return cls(**{**_ADDED_FIELDS, **free, **stored})
+
     def check_same(self, stored: Mapping[str, Any]) -> None:
         """Refuse to go on with a study made with other settings.
 

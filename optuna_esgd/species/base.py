@@ -128,16 +128,27 @@ class Species:
         Raises:
             ConfigurationError: Values are missing, unknown, or refused by the optimizer.
         """
+        arguments = self.arguments(hyperparameters)
+        try:
+            return self.optimizer_class(parameters, **arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{self.name} refuses {arguments}: {error}") from error
+
+    def arguments(self, hyperparameters: Mapping[str, Value]) -> dict[str, Any]:
+        """What the optimizer class is called with, besides the parameters.
+
+        Args:
+            hyperparameters: A value for each searched hyperparameter.
+
+        Raises:
+            ConfigurationError: Values are missing or unknown.
+        """
         if hyperparameters.keys() != self.space.keys():
             raise ConfigurationError(
                 f"{self.name} searches {_listed(self.space)}, but got values for "
                 f"{_listed(hyperparameters)}."
             )
-        values = {**self.fixed, **hyperparameters}
-        try:
-            return self.optimizer_class(parameters, **self._arguments.pack(values))
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"{self.name} refuses {values}: {error}") from error
+        return self._arguments.pack({**self.fixed, **hyperparameters})
 
     def columns(
         self, hyperparameters: Sequence[Mapping[str, Value]], parameters: Tensor

@@ -14,7 +14,7 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import CorruptionError, WeightsNotFoundError
 from optuna_esgd.evolution.fitness import mean_of_best
 from optuna_esgd.store.chunks import pack
-from optuna_esgd.store.replay import TOO_LATE, about_events, ancestors_of
+from optuna_esgd.store.events import TOO_LATE, about_events, ancestors_of
 
 
 def verify(population: Population, configuration: Configuration | None = None) -> list[str]:
@@ -25,7 +25,7 @@ def verify(population: Population, configuration: Configuration | None = None) -
     that each birth fitness is the one its origin ended with; that nobody ended worse than born;
     and that each certificate follows from the births and never gets worse (Cui et al. 2018,
     Theorem 1; compared exactly). Of an asynchronous run the guarantee is checked at every
-    finished slot instead, see ``store.replay``. Without back-off there is no guarantee to check.
+    finished slot instead, see ``store.events``. Without back-off there is no guarantee to check.
 
     Args:
         population: While others work on it, individuals may end between two reads; verify when

@@ -6,13 +6,13 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual, Reference
-from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.breeding import breed
@@ -28,6 +28,22 @@ _logger = logging.getLogger(__name__)
 _REMEMBERED_BYTES = 512 * 2**20
 
 
+class Ancestors(Protocol):
+    """Those that individuals descend from; the part of ``engine.ports.Population`` they need."""
+
+    def individuals(self, *, generation: int | None = None) -> Sequence[Individual]:
+        """All individuals of a generation."""
+        ...
+
+    def read_weights(self, reference: Reference) -> Snapshot:
+        """The weights an individual ended with."""
+        ...
+
+    def read_optimizer_state(self, reference: Reference) -> Snapshot | None:
+        """The optimizer state it ended with; None if it has none."""
+        ...
+
+
 class Births:
     """Makes the starting points of individuals, bit by bit the same on every worker.
 
@@ -35,7 +51,7 @@ class Births:
     breeds it from its parents' stored weights and its own random stream.
 
     Args:
-        population: Where parents' weights are read.
+        ancestors: Where parents' weights are read.
         configuration: Seed and mutation scale.
         layout: The model's layout.
         build_model: Makes a freshly initialised model.
@@ -48,7 +64,7 @@ class Births:
 
     def __init__(
         self,
-        population: Population,
+        ancestors: Ancestors,
         configuration: Configuration,
         *,
         layout: Layout,
@@ -58,7 +74,7 @@ class Births:
         device: torch.device,
         mutation: tuple[Mutation, Landscape] | None = None,
     ) -> None:
-        self._population = population
+        self._ancestors = ancestors
         self._configuration = configuration
         self._layout = layout
         self._build_model = build_model
@@ -91,7 +107,7 @@ class Births:
 
     def read_optimizer_state(self, reference: Reference) -> dict[str, Tensor]:
         """The optimizer state an individual ended with; empty if it kept none."""
-        snapshot = self._population.read_optimizer_state(reference)
+        snapshot = self._ancestors.read_optimizer_state(reference)
         return {} if snapshot is None else decode(snapshot.manifest, snapshot.payload)
 
     def stand(
@@ -176,7 +192,7 @@ class Births:
         matrix = Matrix.zeros(self._layout, len(references), self._device)
         for row, reference in enumerate(references):
             if not self._remembered.copy_to(reference, matrix, row):
-                snapshot = self._population.read_weights(reference)
+                snapshot = self._ancestors.read_weights(reference)
                 decode_row(snapshot.manifest, snapshot.payload, matrix, row)
                 self._remembered.put(reference, matrix, row)
         return matrix
@@ -216,7 +232,7 @@ class Births:
         return self._bred_model
 
     def _individual(self, reference: Reference) -> Individual:
-        return _find(self._population.individuals(generation=reference.generation), reference)
+        return _find(self._ancestors.individuals(generation=reference.generation), reference)
 
     def _trained(self, reference: Reference) -> Reference:
         """Follow first parents from an offspring to the individual that trained."""

@@ -26,7 +26,7 @@ from optuna_esgd.operators import (
 from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import find_population, open_population
-from optuna_esgd.trainer.births import Births
+from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask
@@ -80,6 +80,8 @@ class ESGDTrainer:
         expected_workers: How many will share a population that is not there yet: the default
             cohort size leaves each of them something to do.
         device: Where it trains.
+        diversity: See above, resolved; None for nothing.
+        described: What a study remembers of this trainer, in words.
 
     Raises:
         ConfigurationError: An argument is out of range or of the wrong kind.
@@ -114,8 +116,8 @@ class ESGDTrainer:
         check_schedule(self.species, task)
         self._mutation = resolve_mutation(mutation)
         check_can_ask(self._mutation, task)
-        self._diversity = resolve_diversity(diversity)
-        self._described = self._describe()
+        self.diversity = resolve_diversity(diversity)
+        self.described = self._describe()
         self._anchor = _as_state(anchor)
         self._cohort_size = cohort_size
         self.device = _usable_device(device)
@@ -201,9 +203,63 @@ class ESGDTrainer:
             _, loops[key].configuration = self._open_population(study, self._cohort_size)
         return loops[key]
 
+    def workshop(
+        self, ancestors: Ancestors, configuration: Configuration, layout: Layout
+    ) -> TaskWorkshop:
+        """Where slots of such a run are worked off.
+
+        Args:
+            ancestors: Where parents' weights are read.
+            configuration: The run's settings.
+            layout: The model's layout.
+        """
+        births = Births(
+            ancestors,
+            configuration,
+            layout=layout,
+            build_model=self.task.build_model,
+            calibrate=self.task.calibrate,
+            anchor=self._anchor,
+            device=self.device,
+            mutation=None
+            if self._mutation is None
+            else (self._mutation, TaskLandscape(self.task, configuration)),
+        )
+        return TaskWorkshop(
+            self.task,
+            configuration,
+            self.species,
+            births,
+            layout,
+            self.device,
+            mutation=self._mutation,
+            diversity=self.diversity,
+        )
+
+    def check_configuration(self, stored: Mapping[str, Any]) -> Configuration:
+        """The settings of a run that was made with this trainer.
+
+        Args:
+            stored: As a population has them.
+
+        Raises:
+            ConfigurationError: It was made with another one; says what differs.
+        """
+        configuration = Configuration.from_json({**stored, "described": self.described})
+        configuration.check_same(stored)
+        return configuration
+
+    def build_layout(self) -> Layout:
+        """The layout of the task's models."""
+        return Layout.of(self._build_model())
+
+    def _build_model(self) -> nn.Module:
+        with seeded(0):
+            return self.task.build_model()
+
     def _describe(self) -> dict[str, str]:
         """What a study remembers of this trainer, in words."""
-        choices = {"mutation": self._mutation, "diversity": self._diversity}
+        choices = {"mutation": self._mutation, "diversity": self.diversity}
         return {
             **{f"species {name!r}": repr(one) for name, one in self.species.items()},
             **{f"task's {name!r}": repr(range_) for name, range_ in self.task.space.items()},
@@ -218,14 +274,13 @@ class ESGDTrainer:
             study,
             find_sampler(study).settings,
             cohort_size=cohort_size,
-            described=self._described,
+            described=self.described,
             store=self.store,
         )
 
     def _open(self, study: optuna.Study) -> WorkLoop:
         sampler = find_sampler(study)
-        with seeded(0):
-            model = self.task.build_model()
+        model = self._build_model()
         layout = Layout.of(model)
         self._check_direction(study)
         cohort_size = self._cohort_size
@@ -234,32 +289,11 @@ class ESGDTrainer:
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
         if cohort_size is not None:
-            check_cohort(self._diversity, cohort_size)
+            check_cohort(self.diversity, cohort_size)
         population, configuration = self._open_population(study, cohort_size)
         population.check_layout(layout.to_json())
         _announce_generations(study, configuration.n_generations)
-        births = Births(
-            population,
-            configuration,
-            layout=layout,
-            build_model=self.task.build_model,
-            calibrate=self.task.calibrate,
-            anchor=self._anchor,
-            device=self.device,
-            mutation=None
-            if self._mutation is None
-            else (self._mutation, TaskLandscape(self.task, configuration)),
-        )
-        workshop = TaskWorkshop(
-            self.task,
-            configuration,
-            self.species,
-            births,
-            layout,
-            self.device,
-            mutation=self._mutation,
-            diversity=self._diversity,
-        )
+        workshop = self.workshop(population, configuration, layout)
         explore: Explore = sampler.explore_with(
             configuration,
             self._spaces,

@@ -1,11 +1,10 @@
-"""After training: the best weights, soups, ensembles, files."""
+"""After training: the best weights, the last population, files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import optuna
 import torch
@@ -19,15 +18,6 @@ from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundEr
 from optuna_esgd.genome.codec import decode
 from optuna_esgd.genome.layout import named_persistent_buffers
 from optuna_esgd.store.opening import open_results
-from optuna_esgd.trainer.task import Task, check_fitness, shown_value
-
-
-class Combined(NamedTuple):
-    """A model made from several individuals, with its fitness in the study's direction."""
-
-    model: nn.Module
-    value: float
-    n_members: int
 
 
 def load_best(study: optuna.Study, model: nn.Module, *, store: str | None = None) -> nn.Module:
@@ -51,7 +41,7 @@ def load_best(study: optuna.Study, model: nn.Module, *, store: str | None = None
         CorruptionError: The stored bytes do not match their digest.
     """
     population = open_results(study, store)
-    load_weights(model, read_tensors(population, _best(population).reference))
+    load_weights(model, read_tensors(population, find_best(population).reference))
     return model
 
 
@@ -109,72 +99,30 @@ def export(
 
     The file is written beside its place and then moved there, so that it is whole or absent.
     """
+    population = open_results(study, store)
+    individual = find_individual(population, trial)
+    metadata = {"study": study.study_name, "individual": str(individual.reference)}
+    return write_tensors(path, read_tensors(population, individual.reference), metadata)
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: dict[str, str]
+) -> Path:
+    """Write tensors to a ``.safetensors`` file, whole or not at all.
+
+    Raises:
+        ConfigurationError: There is no such folder.
+    """
     from safetensors.torch import save_file  # noqa: PLC0415  (only needed here)
 
-    population = open_results(study, store)
-    individual = _best(population) if trial is None else _of_trial(population, trial)
     target = Path(path)
     if not target.parent.is_dir():
         raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
     partial = target.with_name(target.name + ".partial")
-    metadata = {"study": study.study_name, "individual": str(individual.reference)}
-    tensors = read_tensors(population, individual.reference)
-    save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata)
+    owned = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(owned, partial, metadata)
     partial.replace(target)
     return target
-
-
-def greedy_soup(study: optuna.Study, task: Task, *, store: str | None = None) -> Combined:
-    """Average members of the last population one by one, from the best on, while it helps.
-
-    Wortsman et al. 2022, "Model soups" (greedy recipe). Never worse than the best trained member.
-    """
-    _check_task(task)
-    population = open_results(study, store)
-    members = last_population(population)
-    soup = read_tensors(population, members[0].reference)
-    model, maximize = task.build_model(), study.direction == optuna.study.StudyDirection.MAXIMIZE
-    fitness = _score(task, model, soup, maximize=maximize, bred=False)
-    n_members = 1
-    for member in members[1:]:
-        candidate = _average(soup, n_members, read_tensors(population, member.reference))
-        candidate_fitness = _score(task, model, candidate, maximize=maximize, bred=True)
-        if candidate_fitness <= fitness:
-            soup, fitness, n_members = candidate, candidate_fitness, n_members + 1
-    load_weights(model, soup)
-    if n_members > 1:
-        task.calibrate(model)
-    return Combined(model, shown_value(fitness, maximize=maximize), n_members)
-
-
-def ensemble(
-    study: optuna.Study, task: Task, *, n_members: int | None = None, store: str | None = None
-) -> Combined:
-    """All (or the ``n_members`` best) of the last population, whose outputs are averaged."""
-    _check_task(task)
-    population = open_results(study, store)
-    members = last_population(population)[:n_members]
-    models = [
-        load_weights(task.build_model(), read_tensors(population, member.reference))
-        for member in members
-    ]
-    model = Ensemble(models)
-    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    with torch.no_grad():
-        fitness = check_fitness(task.fitness(model.eval()), maximize=maximize)
-    return Combined(model, shown_value(fitness, maximize=maximize), len(models))
-
-
-class Ensemble(nn.Module):
-    """Several models as one: the mean of their outputs."""
-
-    def __init__(self, models: list[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(models)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Mean over the members."""
-        return torch.stack([member(*inputs) for member in self.members]).mean(0)
 
 
 def last_population(population: Population) -> list[Individual]:
@@ -235,14 +183,21 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def _check_task(task: object) -> None:
-    if not isinstance(task, Task):
-        raise ConfigurationError(
-            f"task must be the Task the study was trained on, got {type(task).__name__}."
-        )
+def find_individual(population: Population, trial: int | FrozenTrial | None) -> Individual:
+    """The individual a trial shows; the best one if there is none.
+
+    Raises:
+        WeightsNotFoundError: The trial has no individual, or nobody has finished yet.
+    """
+    return find_best(population) if trial is None else _of_trial(population, trial)
 
 
-def _best(population: Population) -> Individual:
+def find_best(population: Population) -> Individual:
+    """The best individual so far.
+
+    Raises:
+        WeightsNotFoundError: Nobody has finished yet.
+    """
     best = population.best()
     if best is None:
         raise WeightsNotFoundError("No individual has finished yet; train at least one trial.")
@@ -255,26 +210,3 @@ def _of_trial(population: Population, trial: int | FrozenTrial) -> Individual:
     if individual is None:
         raise WeightsNotFoundError(f"Trial {number} has no individual in this study.")
     return individual
-
-
-def _score(
-    task: Task, model: nn.Module, tensors: Mapping[str, Tensor], *, maximize: bool, bred: bool
-) -> float:
-    load_weights(model, tensors)
-    if bred:
-        task.calibrate(model)
-    model.eval()
-    with torch.no_grad():
-        return check_fitness(task.fitness(model), maximize=maximize)
-
-
-def _average(
-    soup: Mapping[str, Tensor], n_members: int, member: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Mix one more member into a mean of n; integer tensors stay those of the first."""
-    return {
-        name: (tensor * n_members + member[name]) / (n_members + 1)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in soup.items()
-    }

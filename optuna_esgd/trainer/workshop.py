@@ -46,6 +46,7 @@ class TaskWorkshop:
 
     Attributes:
         births: As given.
+        trains_batched: Whether the rows of a cohort train as one computation.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class TaskWorkshop:
         self._diversity = diversity
         self._scoring_model: nn.Module | None = None
         self._batched_model: BatchedModel | None = None
-        self._trains_batched = self._scores_batched = False
+        self.trains_batched = self._scores_batched = False
         if isinstance(task, SupervisedTask):
             self._try_batched(task)
 
@@ -117,6 +118,10 @@ class TaskWorkshop:
         scores = self.score(weights)
         return offspring_outcomes(offspring, scores, best_fitness, weights, self._mutation)
 
+    def breed(self, offspring: Individual) -> Snapshot:
+        """The weights of an offspring, or of any birth."""
+        return snapshot_row(self.births.weights([offspring]), 0)
+
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Let the birth weights stand."""
         return self.births.stand(individuals, self.score)
@@ -136,7 +141,7 @@ class TaskWorkshop:
         weights: Matrix,
         states: Sequence[dict[str, Tensor]],
     ) -> Training:
-        if self._trains_batched and self._batched_model is not None:
+        if self.trains_batched and self._batched_model is not None:
             assert isinstance(self._task, SupervisedTask)  # noqa: S101  (set only for those)
             return BatchedTraining(
                 self._task,
@@ -160,7 +165,7 @@ class TaskWorkshop:
             training, evaluation = why_not_batched(
                 task, self._batched_model, self._layout, self._device
             )
-        self._trains_batched, self._scores_batched = training is None, evaluation is None
+        self.trains_batched, self._scores_batched = training is None, evaluation is None
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
                 _logger.warning("The model %s row by row, not batched: %s.", what, reason)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import optuna
 
 from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
 from optuna_esgd.sampler import ESGDSampler
 from optuna_esgd.store.engines import is_in_memory, parse_url
-from optuna_esgd.store.storages import create_storage
+from optuna_esgd.store.storages import create_storage, load_study
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
-from optuna_esgd.trainer.named_files import load_named_file
+from optuna_esgd.trainer.named_files import NamedFile, load_named_file
 
 # Where URLs may be given that are not to be seen in a list of processes.
 STORAGE_VARIABLE = "ESGD_STORAGE"
@@ -102,6 +102,40 @@ def load_trainer(
     if device is not None:
         found.to(device)
     return found, _find_sampler(path, module, n_generations)
+
+
+class Trained(NamedTuple):
+    """A study that has been trained, the trainer, and the file this was found in."""
+
+    trainer: ESGDTrainer
+    study: optuna.Study
+    file: NamedFile
+
+
+def open_trained(
+    named: str, *, storage: str, study: str, store: str | None = None, device: str | None = None
+) -> Trained:
+    """Load the trainer, and the study it has trained; nothing is made.
+
+    Args:
+        named: ``FILE.py:NAME`` of the trainer.
+        storage: Database URL of the study.
+        study: Its name.
+        store: Database URL of the weights, if it is another one.
+        device: Where to train; None for the first GPU, or the CPU.
+
+    Raises:
+        ConfigurationError: The file does not define what it should.
+        StudyError: There is no such study.
+        StorageError: The database cannot be reached, or is not there.
+    """
+    file = load_named_file(named, *TRAINER)
+    trainer = _find_trainer(file.path, getattr(file.module, file.name, None), file.name)
+    if device is not None:
+        trainer.to(device)
+    if store is not None:
+        trainer.store = store
+    return Trained(trainer, load_study(storage, study), file)
 
 
 def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:

@@ -70,22 +70,6 @@ def test_export_is_a_safetensors_file(
         assert torch.equal(fresh.state_dict()[name], tensor)
 
 
-def test_soup_and_ensemble_are_evaluated(study: optuna.Study, task: esgd.SupervisedTask) -> None:
-    soup = esgd.greedy_soup(study, task)
-    last = study.trials[-6:]
-    assert soup.value <= min(trial.value for trial in last) * (1 + 1e-5)
-    assert task.fitness(soup.model) == pytest.approx(soup.value, rel=1e-5)
-    together = esgd.ensemble(study, task)
-    assert together.n_members == 6
-    assert task.fitness(together.model.eval()) == pytest.approx(together.value)
-    inputs = task.validation.tensors[0]
-    members = [
-        esgd.load_individual(study, trial, task.build_model()).eval()(inputs) for trial in last
-    ]
-    torch.testing.assert_close(together.model(inputs), torch.stack(members).mean(0))
-    assert esgd.ensemble(study, task, n_members=2).n_members == 2
-
-
 def test_lineage_is_a_table_of_everybody(study: optuna.Study) -> None:
     table = esgd.lineage(study)
     trained = table[table["round"] == 0]

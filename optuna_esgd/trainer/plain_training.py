@@ -1,0 +1,171 @@
+"""HEADER."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+# >>> Your part: the model and the data (and loss and metric, where they are not filled in yet).
+
+
+def build_model() -> nn.Module:
+    """A freshly initialised model."""
+    raise NotImplementedError("Fill in build_model().")
+
+
+def load_examples() -> tuple[Dataset[Any], Dataset[Any]]:
+    """Training and validation examples: two datasets of (input, target)."""
+    raise NotImplementedError("Fill in load_examples(), e.g. with two TensorDatasets.")
+
+
+def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What is trained on: the mean over a batch."""
+    raise NotImplementedError("Fill in the loss.")
+
+
+def metric(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What back-off goes by: the mean over a batch."""
+    raise NotImplementedError("Fill in the metric.")
+
+
+# <<< End of your part.
+
+
+class Step(NamedTuple):
+    """One step of the schedule.
+
+    Attributes:
+        optimizer: The class.
+        settings: What it is called with.
+        n_epochs: How long it trains.
+        goes_on: Whether it takes over the state (momentum and the like) of the step before.
+        dropout: The rate of all dropout layers; None to leave them.
+    """
+
+    optimizer: type[torch.optim.Optimizer]
+    settings: dict[str, Any]
+    n_epochs: int
+    goes_on: bool
+    dropout: float | None = None
+
+
+# SCHEDULE
+STEPS: list[Step] = []
+BATCH_SIZE = 32
+DROP_LAST = False
+BACK_OFF = "best"
+STEP_EPOCHS = 4
+IS_COSINE = False
+IS_BFLOAT16 = False
+MAXIMIZE = False
+SEED = 0
+
+# END OF SCHEDULE
+
+
+def train(device: torch.device) -> nn.Module:
+    """Train one network by the schedule."""
+    torch.manual_seed(SEED)
+    train_set, validation_set = load_examples()
+    batches = DataLoader(train_set, BATCH_SIZE, shuffle=True, drop_last=DROP_LAST)
+    validation = DataLoader(validation_set, 256)
+    model = build_model().to(device)
+    optimizer: torch.optim.Optimizer | None = None
+    for number, step in enumerate(STEPS):
+        optimizer = prepare(step, model, optimizer)
+        score = train_step(step, model, optimizer, batches, validation)
+        name = type(optimizer).__name__
+        print(f"step {number}: {name}, validation {-score if MAXIMIZE else score:.6g}")
+    return model.eval()
+
+
+def prepare(
+    step: Step, model: nn.Module, before: torch.optim.Optimizer | None
+) -> torch.optim.Optimizer:
+    """The optimizer of a step, and the model's dropout rate."""
+    if step.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.p = step.dropout
+    if step.goes_on and before is not None:
+        for group in before.param_groups:
+            group.update(step.settings)
+        return before
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return step.optimizer(parameters, **step.settings)
+
+
+def train_step(
+    step: Step,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: DataLoader[Any],
+    validation: DataLoader[Any],
+) -> float:
+    """Train for the step's epochs, backing off; the score at its end, lower is better."""
+    kept_score = evaluate(model, validation)
+    kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    for epoch in range(step.n_epochs):
+        train_epoch(epoch, model, optimizer, batches)
+        score = evaluate(model, validation)
+        is_better = score < kept_score or (BACK_OFF == "step" and score == kept_score)
+        if is_better or BACK_OFF == "none":
+            kept_score = score
+            kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+        elif BACK_OFF == "step" or epoch + 1 == step.n_epochs:
+            model.load_state_dict(kept[0])
+            optimizer.load_state_dict(copy.deepcopy(kept[1]))
+    return kept_score
+
+
+def train_epoch(
+    epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader[Any]
+) -> None:
+    """One pass over the training examples; the learning rates leave as they came."""
+    device = next(model.parameters()).device
+    rates = [group["lr"] for group in optimizer.param_groups]
+    model.train()
+    for number, (inputs, targets) in enumerate(batches):
+        if IS_COSINE:
+            done = (epoch * len(batches) + number) / (STEP_EPOCHS * len(batches))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
+        here = inputs.to(device), targets.to(device)
+
+        def closure(here: tuple[Tensor, Tensor] = here) -> Tensor:
+            optimizer.zero_grad()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=IS_BFLOAT16):
+                value = loss(model(here[0]), here[1])
+            value.backward()
+            return value
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: DataLoader[Any]) -> float:
+    """Mean metric over examples, lower is better; infinite if it is none."""
+    device = next(model.parameters()).device
+    model.eval()
+    total, n_examples = 0.0, 0
+    for inputs, targets in batches:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=IS_BFLOAT16):
+            value = metric(model(inputs.to(device)), targets.to(device))
+        total += float(value) * len(targets)
+        n_examples += len(targets)
+    score = total / n_examples
+    return (-score if MAXIMIZE else score) if math.isfinite(score) else math.inf
+
+
+if __name__ == "__main__":
+    trained = train(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if len(sys.argv) > 1:
+        torch.save(trained.state_dict(), sys.argv[1])
