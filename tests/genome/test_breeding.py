@@ -18,7 +18,13 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from tests.genome.networks import CASES, Convolutional, Mixed, assert_same_bits, filled_matrix
 
-PINNED = [1.3580999374389648, 1.0359004735946655, 0.051328010857105255, 4.018584728240967, 6.184784412384033]
+PINNED = [
+    1.3580999374389648,
+    1.0359004735946655,
+    0.051328010857105255,
+    4.018584728240967,
+    6.184784412384033,
+]
 
 
 def assert_same_rows(ours: Matrix, our_row: int, theirs: Matrix, their_row: int) -> None:
@@ -168,7 +174,7 @@ def test_breeds_into_a_given_matrix() -> None:
         assert_same_rows(returned, row, made, row)
     for row in (0, 3):
         assert_same_rows(given_matrix, row, untouched, row)
-    with pytest.raises(ConfigurationError, match="2 offspring need .* got 4 rows"):
+    with pytest.raises(ConfigurationError, match=r"2 offspring need .* got 4 rows"):
         breed(pool, [[0, 1], [2, 1]], scales=[0.1, 0.0], seeds=[5, 6], out=given_matrix)
 
 
