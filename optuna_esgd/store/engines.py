@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from optuna_esgd.errors import StorageError
+from optuna_esgd.store.log_merging import MOST_LOG_BYTES, LogMerger
 
 DatabaseKind = Literal["sqlite", "postgresql", "mysql"]
 
@@ -63,6 +64,7 @@ class Database:
         self.kind: DatabaseKind = _kind(url)
         self.was_reached = False
         self._connect_args = dict(connect_args)
+        self._merger = LogMerger(sqlite_path(url)) if self.kind == "sqlite" else None
         self._engine: sa.Engine | None = None
         self._lock = threading.Lock()
 
@@ -81,8 +83,15 @@ class Database:
                     ) from None
             return self._engine
 
+    def merge_log(self) -> None:
+        """After a commit: have SQLite's log merged into the file if it is long; does not wait."""
+        if self._merger is not None:
+            self._merger.wake()
+
     def close(self) -> None:
         """Close the connections that are not in use; the next use opens new ones."""
+        if self._merger is not None:
+            self._merger.wait()
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -94,6 +103,8 @@ class Database:
             _inherited.append(self._engine)
         self._engine = None
         self._lock = threading.Lock()
+        if self._merger is not None:
+            self._merger = LogMerger(sqlite_path(self.url))
 
     def __str__(self) -> str:
         return describe(self.url)
@@ -270,6 +281,8 @@ def _sqlite_engine(url: sa.URL, _connect_args: Mapping[str, Any]) -> sa.Engine:
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
+    [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
+    connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_LOG_BYTES // page_bytes}").close()
     try:
         connection.execute("PRAGMA journal_mode = WAL").close()
     except sqlite3.OperationalError:
