@@ -89,8 +89,7 @@ def measure(sizes: Sequence[tuple[int, int]] = SIZES, *, n_rounds: int = 7) -> R
 
 def _measure(n_weights: int, n_parents: int, n_rounds: int) -> tuple[dict[str, Any], int]:
     n_offspring = 4 * n_parents
-    with torch.device("meta"):
-        layout = Layout.of(nn.Linear(n_weights, 1, bias=False))
+    layout = Layout.of(nn.Linear(n_weights, 1, bias=False))
     pool, offspring = Matrix.zeros(layout, n_parents), Matrix.zeros(layout, n_offspring)
     parents = pool.blocks[torch.float32].normal_()
     families = [[i % n_parents, (3 * i + 1) % n_parents] for i in range(n_offspring)]
