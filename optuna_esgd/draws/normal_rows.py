@@ -110,7 +110,8 @@ def _fill_pieces(out: Tensor, key: int, scale: np.float32, first_piece: int) -> 
 @functools.cache
 def _places() -> NDArray[np.uint32]:
     """The scrambled numbers of a piece's words."""
-    return mix(torch.arange(PIECE // 2)).numpy().astype(np.uint32)
+    places: NDArray[np.int64] = mix(torch.arange(PIECE // 2)).numpy()
+    return places.astype(np.uint32)
 
 
 @functools.cache
@@ -119,4 +120,5 @@ def _quantiles() -> Floats:
     normal = NormalDist()
     lower = [normal.inv_cdf((h + 0.5) / _N_QUANTILES) for h in range(_N_QUANTILES // 2)]
     quantiles = np.array([*lower, *(-value for value in reversed(lower))])
-    return (quantiles / np.sqrt(2 * np.mean(quantiles**2))).astype(np.float32)
+    scaled: NDArray[np.float64] = quantiles / np.sqrt(2 * np.mean(quantiles**2))
+    return scaled.astype(np.float32)

@@ -47,7 +47,8 @@ def _from_sqlite(
 ) -> Iterator[tuple[str, bytes | None]]:
     """Blobs opened by row: their pages are copied once, not first put together by SQLite."""
     file = cast("sqlite3.Connection", connection.connection.driver_connection)
-    find = sa.select(sa.literal_column("rowid")).select_from(chunk)
+    rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
+    find = sa.select(rowid).select_from(chunk)
     for digest in digests:
         row = connection.scalar(find.where(chunk.c.digest == digest))
         payload = None
