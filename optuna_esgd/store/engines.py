@@ -39,7 +39,7 @@ _DRIVERS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("pymysql", "pymysql"),
     ),
 }
-# Drivers that send every byte as text, with those that do not (measured: 3 to 10 times faster).
+# Drivers that send every byte as text, with those that do not (measured: 2 to 6 times faster).
 _SLOW_DRIVERS: Mapping[str, tuple[str, str]] = {
     "psycopg2": ("psycopg", "postgresql+psycopg"),
     "pymysql": ("mariadb", "mysql+mariadbconnector"),
@@ -332,8 +332,8 @@ def _warn_of_slow_driver(url: sa.URL) -> None:
     if url.get_driver_name() in _SLOW_DRIVERS:
         package, name = _SLOW_DRIVERS[url.get_driver_name()]
         _logger.warning(
-            "The driver %s sends weights to %s as text. Large weights are stored several times "
-            "faster with %s: install it with `pip install %s`, and let the URL begin with %s://.",
+            "The driver %s sends weights to %s as text. Large weights are stored two to six "
+            "times faster with %s: install it with `pip install %s`, and let the URL begin with %s://.",
             url.get_driver_name(),
             describe(url),
             package,
