@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
+_Word = TypeVar("_Word", int, Tensor)
+
+MASK = 0xFFFFFFFF
 # Multipliers of a 32-bit mixing function found by search (C. Wellons and TheIronBorn, "Prospecting
 # for hash functions", bias 0.107). Both are below 2**31, so that products fit into int64.
-_FIRST, _SECOND = 0x21F0AAAD, 0x735A2D97
+_FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
 _GOLDEN = 0x9E3779B9
 
 
@@ -23,15 +27,20 @@ def keyed_bits(key: Tensor, stream: int, places: Tensor) -> Tensor:
     Returns:
         int64 of the broadcast shape.
     """
-    low = mix((key + _GOLDEN * (stream + 1)) & _MASK)
-    high = mix(((key >> 32) & _MASK) ^ low)
+    low, high = stream_words(key, stream)
     # Scrambled once for all keys: where rows have keys of their own only what follows is per row.
-    place = mix(places & _MASK)
-    return mix(((place ^ low) + high) & _MASK)
+    place = mix(places & MASK)
+    return mix(((place ^ low) + high) & MASK)
 
 
-def mix(x: Tensor) -> Tensor:
+def stream_words(key: _Word, stream: _Word | int) -> tuple[_Word, _Word]:
+    """The two words in [0, 2^32) by which a stream of a key differs from all others."""
+    low = mix((key + _GOLDEN * (stream + 1)) & MASK)
+    return low, mix(((key >> 32) & MASK) ^ low)
+
+
+def mix(x: _Word) -> _Word:
     """Scramble whole numbers in [0, 2^32), one to one."""
-    x = ((x ^ (x >> 16)) * _FIRST) & _MASK
-    x = ((x ^ (x >> 15)) * _SECOND) & _MASK
+    x = ((x ^ (x >> 16)) * _FIRST) & MASK
+    x = ((x ^ (x >> 15)) * SECOND) & MASK
     return x ^ (x >> 15)

@@ -2,28 +2,29 @@
 
 Notation: an offspring has ρ parents θ_1 .. θ_ρ and becomes θ = (1/ρ) Σ θ_j + σ·ε, ε ~ N(0, I).
 
-Every element is computed in the same order whichever offspring are bred in the same call, so what
-an offspring is depends on its parents and its seed alone, bit by bit: no matrix product, no fused
-multiply-add whose use would depend on an element's place, and noise drawn in pieces of fixed
-width.
+Every element is computed by the same rounded operations whichever offspring are bred in the same
+call, wherever and in whatever pieces, so what an offspring is depends on its parents and its seed
+alone, bit by bit, on every processor and device: no matrix product, no fused multiply-add, and
+noise from ``NormalRows``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from optuna_esgd.draws import PIECE, NormalRows
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.genome.dtypes import bits
 from optuna_esgd.genome.layout import Block
 from optuna_esgd.genome.matrix import Matrix
 
-# The columns averaged and mutated at a time. Part of the result: another width, other noise.
-_N_COLUMNS = 2**14
-_N_ELEMENTS = 2**17  # of offspring x columns in temporary memory
+# Columns bred at a time, a multiple of PIECE: one piece of a few rows stays in a processor's
+# cache; a GPU is asked for more at once.
+_N_COLUMNS_CPU, _N_COLUMNS_ELSEWHERE = PIECE, 2**22
 
 
 @torch.no_grad()
@@ -33,6 +34,7 @@ def breed(
     *,
     scales: Sequence[float],
     seeds: Sequence[int],
+    out: Matrix | None = None,
 ) -> Matrix:
     """Breed offspring: the mean of their parents, mutated.
 
@@ -45,14 +47,16 @@ def breed(
         pool: The parents, among other rows maybe.
         parents: (offspring, ρ) row numbers into ``pool``.
         scales: σ of each offspring, 0 for no mutation.
-        seeds: Seed of each offspring's noise.
+        seeds: Seed of each offspring's noise, from 0 to 2^63 - 1.
+        out: Where to put them: one row per offspring, on the pool's device, sharing no memory
+            with the pool. Made anew if not given.
 
     Returns:
-        A matrix with one row per offspring, on the pool's device.
+        ``out``: a matrix with one row per offspring.
 
     Raises:
-        ConfigurationError: Rows that do not exist, no parents, σ negative or not finite, or
-            unequal numbers of offspring, scales and seeds.
+        ConfigurationError: Rows that do not exist, no parents, σ negative or not finite, unequal
+            numbers of offspring, scales and seeds, or an ``out`` of another size or layout.
     """
     families = _check_parents(parents, pool.n_rows)
     if not len(families) == len(scales) == len(seeds):
@@ -63,81 +67,109 @@ def breed(
     for scale in scales:
         if not (math.isfinite(scale) and scale >= 0):
             raise ConfigurationError(f"Mutation scales must be finite and >= 0, got {scale}.")
-    offspring = Matrix.zeros(pool.layout, len(families), pool.device)
+    if out is None:
+        out = Matrix.zeros(pool.layout, len(families), pool.device)
+    elif out.n_rows != len(families) or out.layout != pool.layout:
+        raise ConfigurationError(
+            f"{len(families)} offspring need a matrix of as many rows and the parents' layout, "
+            f"got {out.n_rows} rows."
+        )
     if not families:
-        return offspring
-    index = torch.tensor(families, device=pool.device)
-    generators = [torch.Generator(pool.device).manual_seed(int(seed)) for seed in seeds]
+        return out
+    breeder = _Breeder(pool.device, families, list(map(float, scales)), list(map(int, seeds)))
     for block in pool.layout.blocks:
-        source, target = pool.blocks[block.dtype], offspring.blocks[block.dtype]
+        source, target = pool.blocks[block.dtype], out.blocks[block.dtype]
         if block.dtype.is_floating_point:
-            _breed_block(block, source, target, index, list(map(float, scales)), generators)
+            breeder.breed_block(block, source, target)
         else:
-            torch.index_select(bits(source), 0, index[:, 0], out=bits(target))
-    return offspring
+            first_parents = torch.tensor([family[0] for family in families], device=pool.device)
+            target.copy_(bits(source).index_select(0, first_parents).view(target.dtype))
+    return out
 
 
-def _breed_block(
-    block: Block,
-    source: Tensor,
-    target: Tensor,
-    parents: Tensor,
-    scales: list[float],
-    generators: list[torch.Generator],
-) -> None:
-    """Fill one floating-point block, a piece of (some offspring, some columns) at a time."""
-    for columns, is_trainable in _pieces(block):
-        width = columns.stop - columns.start
-        n_offspring = max(1, _N_ELEMENTS // width)
-        for first in range(0, len(scales), n_offspring):
-            rows = slice(first, first + n_offspring)
-            values = _mean(source[:, columns], parents[rows])
+class _Breeder:
+    """Breeds one floating-point block after the other, piece by piece, in memory it keeps.
+
+    Args:
+        device: Where the weights are.
+        families: (offspring, ρ) row numbers of parents.
+        scales: σ of each offspring.
+        seeds: Of each offspring.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        families: list[list[int]],
+        scales: list[float],
+        seeds: list[int],
+    ) -> None:
+        self._families = families
+        self._scales = scales
+        self._seeds = seeds
+        self._n_columns = _N_COLUMNS_CPU if device.type == "cpu" else _N_COLUMNS_ELSEWHERE
+        self._normals = NormalRows(device)
+        self._first_piece = 0  # of noise, over all blocks
+        self._device = device
+
+    def breed_block(self, block: Block, source: Tensor, target: Tensor) -> None:
+        """Fill the offspring's rows of one block."""
+        width = min(self._n_columns, block.width)
+        # 16-bit and narrower numbers are averaged in float32.
+        precision = block.dtype if block.dtype.itemsize >= 4 else torch.float32
+        scratch = torch.empty(3, width, dtype=precision, device=self._device)
+        noise = torch.empty(width, dtype=torch.float32, device=self._device)
+        for columns, is_trainable in self._pieces(block):
+            parents, offspring = source[:, columns].unbind(), target[:, columns].unbind()
+            n = columns.stop - columns.start
+            for child, family, scale, seed in zip(
+                offspring, self._families, self._scales, self._seeds, strict=True
+            ):
+                values = child if child.dtype == precision else scratch[2, :n]
+                _average([parents[row] for row in family], values, scratch[:, :n])
+                if is_trainable and scale > 0:  # also: adding a zero would turn -0.0 into 0.0
+                    values.add_(
+                        self._normals.fill(
+                            noise[:n], seed, scale=scale, first_piece=self._first_piece
+                        )
+                    )
+                if values is not child:
+                    child.copy_(values)
             if is_trainable:
-                _add_noise(values, scales[rows], generators[rows])
-            target[rows, columns] = values.to(target.dtype)
+                self._first_piece += -(-n // PIECE)
+
+    def _pieces(self, block: Block) -> Iterator[tuple[slice, bool]]:
+        """Columns to work on at a time, and whether they are trainable."""
+        for start, end, is_trainable in (
+            (0, block.n_trainable, True),
+            (block.n_trainable, block.width, False),
+        ):
+            for column in range(start, end, self._n_columns):
+                yield slice(column, min(column + self._n_columns, end)), is_trainable
 
 
-def _pieces(block: Block) -> list[tuple[slice, bool]]:
-    """Columns to work on at a time, and whether they are trainable."""
-    pieces = []
-    for start, end, is_trainable in (
-        (0, block.n_trainable, True),
-        (block.n_trainable, block.width, False),
-    ):
-        pieces += [
-            (slice(column, min(column + _N_COLUMNS, end)), is_trainable)
-            for column in range(start, end, _N_COLUMNS)
-        ]
-    return pieces
-
-
-def _mean(source: Tensor, parents: Tensor) -> Tensor:
-    """(offspring, columns) the parents' mean, as θ_1 + Σ (θ_j − θ_1) / ρ.
+def _average(parents: list[Tensor], out: Tensor, scratch: Tensor) -> None:
+    """Write the parents' mean, as θ_1 + Σ (θ_j − θ_1) / ρ.
 
     Unlike the sum divided by ρ, this is exact where all parents agree.
+
+    Args:
+        parents: ρ rows.
+        out: A row in the precision to average in.
+        scratch: (>= 2, columns) in that precision.
     """
-    n_parents = parents.shape[1]
-    first = _gather(source, parents[:, 0])
-    if n_parents == 1:
-        return first
-    differences = _gather(source, parents[:, 1]).sub_(first)
-    for j in range(2, n_parents):
-        differences.add_(_gather(source, parents[:, j]).sub_(first))
-    return first.add_(differences.div_(n_parents))
-
-
-def _gather(source: Tensor, rows: Tensor) -> Tensor:
-    """The rows in the precision they are averaged in."""
-    gathered = bits(source).index_select(0, rows).view(source.dtype)
-    return gathered if source.element_size() >= 4 else gathered.float()
-
-
-def _add_noise(values: Tensor, scales: list[float], generators: list[torch.Generator]) -> None:
-    """Add σ·ε to each row, ε from its own generator."""
-    noise = torch.empty_like(values[0])
-    for row, scale, generator in zip(values, scales, generators, strict=True):
-        if scale > 0:  # also: adding a zero would turn -0.0 into 0.0
-            row.add_(noise.normal_(generator=generator).mul_(scale))
+    if len(parents) == 1:
+        out.copy_(parents[0])
+        return
+    first, *others = (parent.to(out.dtype) for parent in parents)
+    difference = torch.sub(others[0], first, out=scratch[0])
+    for other in others[1:]:
+        difference.add_(torch.sub(other, first, out=scratch[1]))
+    if len(parents) == 2:
+        difference.mul_(0.5)  # the same bits as dividing, and faster
+    else:
+        difference.div_(len(parents))
+    torch.add(first, difference, out=out)
 
 
 def _check_parents(parents: Sequence[Sequence[int]] | Tensor, n_rows: int) -> list[list[int]]:

@@ -113,9 +113,13 @@ def decode_row(manifest: bytes, payload: Payload, matrix: Matrix, row: int) -> N
     start = 0
     for block in matrix.layout.blocks:
         end = start + block.n_bytes
-        columns = torch.empty(block.width, dtype=block.dtype)
+        target = matrix.blocks[block.dtype][row]
+        # Straight into the row where that is possible and there is nothing in it to refuse.
+        is_direct = target.device.type == "cpu" and block.dtype != torch.bool
+        columns = target if is_direct else torch.empty(block.width, dtype=block.dtype)
         _copy_from_bytes(source[start:end], columns, f"the {NAMES[block.dtype]} tensors")
-        matrix.blocks[block.dtype][row].copy_(columns)
+        if not is_direct:
+            target.copy_(columns)
         start = end
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import sqlalchemy as sa
@@ -119,7 +120,7 @@ class SqlArtifactStore:
 
 
 class _Reader(io.RawIOBase):
-    """Reads one chunk after the other, and checks it."""
+    """Reads chunks, and checks them; some ahead where they are read one after the other."""
 
     def __init__(self, database: Database, artifact_id: str, links: Sequence[Link]) -> None:
         super().__init__()
@@ -128,7 +129,8 @@ class _Reader(io.RawIOBase):
         self._links = links
         self._position = 0
         self._n_bytes = sum(link.n_bytes for link in links)
-        self._current: tuple[int, memoryview] | None = None
+        self._held: dict[int, memoryview] = {}
+        self._n_ahead = 1
 
     def readable(self) -> bool:
         return True
@@ -156,11 +158,17 @@ class _Reader(io.RawIOBase):
         return len(part)
 
     def _chunk(self, index: int) -> memoryview:
-        if self._current is None or self._current[0] != index:
-            link = self._links[index]
-            payload = read(self._database, _payload, link)
-            self._current = index, check_chunk(self._owner, index, link, payload)
-        return self._current[1]
+        if index not in self._held:
+            # Twice as many at a time as long as the file is read in order.
+            follows = index - 1 in self._held
+            self._n_ahead = min(2 * self._n_ahead, _BATCH_CHUNKS) if follows else 1
+            links = self._links[index : index + self._n_ahead]
+            payloads = read(self._database, _payloads, links)
+            self._held = {
+                position: check_chunk(self._owner, position, link, payload)
+                for position, link, payload in zip(count(index), links, payloads, strict=False)
+            }
+        return self._held[index]
 
 
 def _cut(content: BinaryIO) -> Iterator[Chunk]:
@@ -184,8 +192,8 @@ def _links(connection: sa.Connection, artifact_id: str) -> tuple[Link, ...] | No
     return weights.read_listing(connection, digest, f"artifact {artifact_id!r}").links
 
 
-def _payload(connection: sa.Connection, link: Link) -> bytes | memoryview | None:
-    return next(part for _, _, part in weights.read_chunks(connection, [link]))
+def _payloads(connection: sa.Connection, links: Sequence[Link]) -> list[bytes | memoryview | None]:
+    return [payload for _, _, payload in weights.read_chunks(connection, links)]
 
 
 def _name(connection: sa.Connection, artifact_id: str, links: list[Link]) -> bool:

@@ -85,9 +85,11 @@ def write(
     Raises:
         StorageError: The database cannot be reached, or went on refusing.
     """
-    return _run(
+    result = _run(
         database, {WRITES: True}, lambda connection: body(connection, *arguments, **options)
     )
+    database.merge_log()
+    return result
 
 
 def _run(database: Database, mode: dict[str, Any], body: Callable[[sa.Connection], _T]) -> _T:

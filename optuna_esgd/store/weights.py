@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -23,6 +23,7 @@ from optuna_esgd.store.chunks import (
 )
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
+from optuna_esgd.store.payloads import read_payloads
 from optuna_esgd.store.tables import chunk, link, snapshot
 from optuna_esgd.store.transactions import read, write
 
@@ -32,6 +33,7 @@ _CODEC = "raw"
 _TRANSACTION_CHUNKS = 16 * 2**20 // CHUNK_BYTES
 _QUERY_DIGESTS = 500
 _TEXT_DRIVERS = frozenset({"mysqldb"})
+_VIEW_DRIVERS = frozenset({"pysqlite", "psycopg"})
 # Payloads up to here go in the transaction that uses them: one commit instead of two.
 SMALL_BYTES = 4 * 2**20
 
@@ -61,8 +63,13 @@ def insert_chunks(connection: sa.Connection, chunks: Iterable[Chunk]) -> None:
 
 
 def _insert(connection: sa.Connection, batch: list[Chunk]) -> None:
+    takes_views = connection.dialect.driver in _VIEW_DRIVERS
     rows = [
-        {"digest": one.digest, "n_bytes": len(one.payload), "payload": bytes(one.payload)}
+        {
+            "digest": one.digest,
+            "n_bytes": len(one.payload),
+            "payload": one.payload if takes_views else bytes(one.payload),
+        }
         for one in batch
     ]
     statement = sa.insert(chunk).values(codec=_CODEC, created_at=now_seconds())
@@ -197,11 +204,9 @@ def read_chunks(
     connection: sa.Connection, links: Sequence[Link]
 ) -> Iterator[tuple[int, Link, bytes | memoryview | None]]:
     """The payloads of some links, unchecked, with their positions; None where one is gone."""
-    numbered = list(enumerate(links))
-    for batch in batches(numbered, _TRANSACTION_CHUNKS):
-        payloads = _payloads(connection, sorted({one.chunk for _, one in batch}))
-        for position, one in batch:
-            yield position, one, payloads.get(one.chunk)
+    payloads = read_payloads(connection, [one.chunk for one in links])
+    for position, (one, (_, payload)) in enumerate(zip(links, payloads, strict=True)):
+        yield position, one, payload
 
 
 def _memory_bytes() -> int | None:
@@ -231,28 +236,3 @@ def _statements(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
         n_bytes += len(one.payload)
     if batch:
         yield batch
-
-
-def _payloads(connection: sa.Connection, digests: list[str]) -> dict[str, bytes | memoryview]:
-    if connection.dialect.driver == "psycopg":
-        return _payloads_in_binary(connection, digests)
-    # What is larger than a chunk is none, and must not be fetched to find that out.
-    is_small = sa.func.length(chunk.c.payload) <= CHUNK_BYTES
-    rows = connection.execute(
-        sa.select(chunk.c.digest, chunk.c.payload).where(chunk.c.digest.in_(digests), is_small)
-    )
-    return {row.digest: row.payload for row in rows}
-
-
-def _payloads_in_binary(
-    connection: sa.Connection, digests: list[str]
-) -> dict[str, bytes | memoryview]:
-    """As ``_payloads``; SQLAlchemy asks psycopg for text, which is three times slower."""
-    driver_connection: Any = connection.connection.driver_connection
-    with driver_connection.cursor(binary=True) as cursor:
-        cursor.execute(
-            f"SELECT digest, payload FROM {chunk.name} WHERE digest = ANY(%s) "  # noqa: S608
-            "AND length(payload) <= %s",
-            [digests, CHUNK_BYTES],
-        )
-        return dict(cursor.fetchall())

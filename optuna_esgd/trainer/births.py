@@ -94,6 +94,8 @@ class Births:
                 self._write_founder(matrix, row, one)
             elif not _is_bred(one):
                 matrix.copy_rows(self._stored([_origin(one)]), [0], [row])
+        if len(bred) == len(individuals):
+            return self._bred([self._offspring_of(one) for _, one in bred], out=matrix)
         if bred:
             offspring = self._bred([self._offspring_of(one) for _, one in bred])
             matrix.copy_rows(offspring, list(range(len(bred))), [row for row, _ in bred])
@@ -155,7 +157,7 @@ class Births:
             return birth
         return self._individual(_origin(birth))
 
-    def _bred(self, offspring: Sequence[Individual]) -> Matrix:
+    def _bred(self, offspring: Sequence[Individual], out: Matrix | None = None) -> Matrix:
         """Breed offspring from their parents, which may be bred themselves (K_v > 1)."""
         parents = list(dict.fromkeys(ref for one in offspring for ref in one.parents))
         pool = self._pool(parents)
@@ -169,6 +171,7 @@ class Births:
             [[rows[reference] for reference in one.parents] for one in offspring],
             scales=scales if self._mutation is None else [0.0] * len(offspring),
             seeds=seeds,
+            out=out,
         )
         if self._mutation is not None:
             self._mutate_rows(bred, scales, seeds, *self._mutation)

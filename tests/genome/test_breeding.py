@@ -10,12 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from optuna_esgd.draws import PIECE
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.genome import breeding
 from optuna_esgd.genome.breeding import breed
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from tests.genome.networks import CASES, Convolutional, Mixed, assert_same_bits, filled_matrix
+
+PINNED = [
+    1.3580999374389648,
+    1.0359004735946655,
+    0.051328010857105255,
+    4.018584728240967,
+    6.184784412384033,
+]
 
 
 def assert_same_rows(ours: Matrix, our_row: int, theirs: Matrix, their_row: int) -> None:
@@ -63,12 +72,12 @@ def test_one_by_one_equals_all_at_once(seed: int, rho: int, scale: float) -> Non
 def test_large_rows_do_not_depend_on_company_or_threads(
     dtype: torch.dtype, n_threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n_weights = 2 * breeding._N_COLUMNS + 37
+    n_weights = 2 * PIECE + 37
     pool = plain_matrix(4, n_weights, dtype)
     parents, scales, seeds = [[0, 1], [2, 3], [3, 0]], [0.1, 0.2, 0.3], [1, 2, 3]
     together = breed(pool, parents, scales=scales, seeds=seeds)
     n_before = torch.get_num_threads()
-    monkeypatch.setattr(breeding, "_N_ELEMENTS", breeding._N_COLUMNS)  # one row at a time
+    monkeypatch.setattr(breeding, "_N_COLUMNS_CPU", 2 * PIECE)  # two pieces of noise at a time
     try:
         torch.set_num_threads(n_threads)
         divided = breed(pool, parents, scales=scales, seeds=seeds)
@@ -150,6 +159,31 @@ def test_parents_may_be_a_tensor_and_the_pool_is_left_alone() -> None:
 
 def test_no_offspring() -> None:
     assert breed(filled_matrix(Mixed, 1), [], scales=[], seeds=[]).n_rows == 0
+
+
+def test_breeds_into_a_given_matrix() -> None:
+    pool = filled_matrix(Mixed, 3)
+    made = breed(pool, [[0, 1], [2, 1]], scales=[0.1, 0.0], seeds=[5, 6])
+    given_matrix = filled_matrix(Mixed, 4, seed=9)
+    untouched = given_matrix.clone()
+    returned = breed(
+        pool, [[0, 1], [2, 1]], scales=[0.1, 0.0], seeds=[5, 6], out=given_matrix.rows(range(1, 3))
+    )
+    for row in range(2):
+        assert_same_rows(given_matrix, 1 + row, made, row)
+        assert_same_rows(returned, row, made, row)
+    for row in (0, 3):
+        assert_same_rows(given_matrix, row, untouched, row)
+    with pytest.raises(ConfigurationError, match=r"2 offspring need .* got 4 rows"):
+        breed(pool, [[0, 1], [2, 1]], scales=[0.1, 0.0], seeds=[5, 6], out=given_matrix)
+
+
+def test_the_bits_are_pinned() -> None:
+    """Another version that breeds otherwise would continue a study with other offspring."""
+    pool = plain_matrix(2, 5)
+    pool.parameters()["weight"].copy_(torch.tensor([[[1.0, 2, 3, 4, 5]], [[1.5, 0, -3, 4, 8]]]))
+    offspring = breed(pool, [[0, 1]], scales=[0.25], seeds=[2**62 + 1])
+    assert offspring.parameters()["weight"].flatten().tolist() == PINNED
 
 
 def test_a_model_without_gradients_to_track() -> None:

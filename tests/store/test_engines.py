@@ -248,3 +248,24 @@ def test_every_error_is_one_of_ours(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'a.db'}")
     with pytest.raises(EsgdError, match="no such table"):
         write(database, lambda c: c.exec_driver_sql("SELECT * FROM nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "better"),
+    [
+        ("postgresql+psycopg2", "postgresql+psycopg://"),
+        ("mysql+pymysql", "mysql+mariadbconnector://"),
+        ("postgresql+psycopg", None),
+    ],
+)
+def test_who_sends_weights_as_text_is_told_of_a_faster_driver(
+    driver: str, better: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip(driver.partition("+")[2])
+    database = open_database(f"{driver}://ada:s3cret@127.0.0.1:1/db")
+    with caplog.at_level(logging.WARNING, logger="optuna_esgd"):
+        assert database.engine is database.engine
+    database.close()
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == (better is not None)
+    assert all(str(better) in text and "s3cret" not in text for text in warnings)
