@@ -35,7 +35,7 @@ class LogMerger:
     def wake(self) -> None:
         """Start merging if it is time and nobody does; returns at once."""
         try:
-            if self._log.stat().st_size < LOG_BYTES:
+            if self._log.stat().st_size <= LOG_BYTES:  # to which SQLite shortens a merged one
                 return
         except OSError:
             return  # no log: another journal, or merged and gone
