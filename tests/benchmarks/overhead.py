@@ -187,6 +187,8 @@ def add_plain_study(file: Path, n_trials: int) -> None:
     with storage.engine.begin() as connection:
         for statement in (trials, *params, goals):
             connection.execute(sa.text(statement), values)
+    with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")  # the file will be copied
     storage.engine.dispose()
 
 

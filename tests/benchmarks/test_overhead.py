@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from optuna_esgd.store.verification import verify_trials
@@ -43,6 +44,7 @@ def test_every_contender_makes_the_trials_it_is_asked_for(tmp_path: Path) -> Non
     assert verify_trials(study, population) == []
 
 
+@pytest.mark.slow
 def test_ratios_are_reported() -> None:
     report = measure(n_before=(POPULATION, 2 * POPULATION), n_trials=POPULATION, n_rounds=1)
     assert len(report.rows) == 3 * 4
