@@ -7,6 +7,7 @@ K_v = ``n_evolution_rounds``, K = ``n_generations``.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -300,3 +301,15 @@ def cohorts(configuration: Configuration, n_individuals: int) -> list[range]:
     """Partition ``n_individuals`` numbers into cohorts of at most ``cohort_size``."""
     size = configuration.cohort_size
     return [range(a, min(a + size, n_individuals)) for a in range(0, n_individuals, size)]
+
+
+def broods(configuration: Configuration) -> list[range]:
+    """Partition the λ offspring of a round into as many cohorts as the population has.
+
+    Scoring takes less memory and much less time than training, so it is not divided further: a
+    slot costs the database the same, whatever is in it.
+    """
+    n_cohorts = len(cohorts(configuration, configuration.population_size))
+    n_offspring = configuration.n_offspring
+    edges = [at * n_offspring // n_cohorts for at in range(n_cohorts + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(edges) if a < b]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from optuna_esgd.engine.configuration import Configuration, cohorts
+from optuna_esgd.engine.configuration import Configuration, broods, cohorts
 from optuna_esgd.engine.individual import Birth, Facts, Individual, Plan, Reference
 from optuna_esgd.engine.ports import Explore
 from optuna_esgd.evolution.annealing import mutation_scale
@@ -33,7 +33,7 @@ def plan_offspring(facts: Facts, configuration: Configuration) -> Plan:
         generation=facts.generation,
         round=facts.round + 1,
         individuals=breed_offspring(references, pool, configuration),
-        cohorts=tuple(tuple(c) for c in cohorts(configuration, len(references))),
+        cohorts=tuple(tuple(brood) for brood in broods(configuration)),
     )
 
 

@@ -78,7 +78,10 @@ class Population(Protocol):
         ...
 
     def listening(self) -> AbstractContextManager[Listener]:
-        """Hear of every change from the beginning of the block on: of plans, and of slots."""
+        """Hear of what lets others go on, from the beginning of the block on.
+
+        That is: a plan, a slot that was given back, the last slot of a round that was finished.
+        """
         ...
 
     def commit_plan(self, plan: Plan) -> bool:
@@ -92,6 +95,12 @@ class Population(Protocol):
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take a claimable slot, or None if somebody else has it or it is finished."""
+        ...
+
+    def claim_one_of(
+        self, keys: Sequence[SlotKey], *, worker: str, lease_seconds: float
+    ) -> Claim | None:
+        """Take the first of these slots that is claimable, by key; None if there is none."""
         ...
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:

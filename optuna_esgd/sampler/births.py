@@ -12,7 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_esgd.engine.configuration import Configuration
-from optuna_esgd.sampler.finished_trials import FinishedTrials
+from optuna_esgd.sampler.finished_trials import FinishedTrials, trials_before
 from optuna_esgd.sampler.hyperparameter_evolution import Founder, Offspring, next_birth
 
 # Trials that were asked for but never told would otherwise be remembered for ever.
@@ -42,10 +42,8 @@ class Births:
         births = self._of_study(study)
         birth = births.by_trial.get(trial.number)
         if birth is None:
-            # Optuna caches this reading for the thread that runs the trial; ``study.trials``
-            # would copy every trial.
-            trials = study._get_trials(deepcopy=False, use_cache=True)
-            birth = next_birth(self._configuration, trial.number, births.finished.read(trials))
+            candidates = births.finished.read(trials_before(study, trial.number))
+            birth = next_birth(self._configuration, trial.number, candidates)
             with self._lock:
                 births.by_trial[trial.number] = birth
                 if len(births.by_trial) > _MAX_REMEMBERED:

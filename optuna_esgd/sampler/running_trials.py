@@ -121,17 +121,16 @@ class RunningTrials:
         watch = self._find(study)
         if watch is not None:
             watch.looked_at = time.monotonic()
-        running = {
-            one.number: one._trial_id
-            for one in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        }
+        running_or_failed = (TrialState.RUNNING, TrialState.FAIL)
+        seen = study.get_trials(deepcopy=False, states=running_or_failed)
+        running = {one.number: one._trial_id for one in seen if not one.state.is_finished()}
         lost = population.lost_trials(running.keys(), lease_seconds=lease_seconds)
         for number in lost:
             _logger.warning("Trial %d: %s", number, _REASON)
             _fail(study, running[number], _REASON)
-        failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        failed = {one.number for one in seen if one.state.is_finished()} | set(lost)
         if failed:
-            population.unassign_trials([one.number for one in failed])
+            population.unassign_trials(failed)
         return len(running) - len(lost)
 
     def _find(self, study: optuna.Study) -> _Watch | None:

@@ -10,8 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from optuna_esgd.engine.individual import SlotKey
 from optuna_esgd.engine.ports import Listener
 from optuna_esgd.store.engines import Database
+from optuna_esgd.store.rows import has_key
+from optuna_esgd.store.tables import slot
 from optuna_esgd.store.transactions import translate
 
 _CHANNEL = "esgd_{}"
@@ -31,9 +34,21 @@ def announce(connection: sa.Connection, study_uuid: str) -> None:
         connection.execute(sa.select(sa.func.pg_notify(_CHANNEL.format(study_uuid), "")))
 
 
+def announce_last(connection: sa.Connection, study_uuid: str, key: SlotKey) -> None:
+    """Wake those who listen if the slot was the last open one of its round.
+
+    Nobody waits for any other. Two that finish at the same time may each see the other open; then
+    nobody is woken before one of them has planned what comes next.
+    """
+    if connection.dialect.name == "postgresql":
+        is_open = sa.and_(has_key(slot, study_uuid, key[:2]), slot.c.state != "finished")
+        notify = sa.func.pg_notify(_CHANNEL.format(study_uuid), "")
+        connection.execute(sa.select(notify).where(~sa.exists().where(is_open)))
+
+
 @contextmanager
 def listening(database: Database, study_uuid: str) -> Iterator[Listener]:
-    """Hear of every change that is announced from the beginning of the block on.
+    """Hear of all that is announced from the beginning of the block on.
 
     Raises:
         StorageError: The database cannot be reached.

@@ -1,36 +1,55 @@
-"""Slots in SQL: claimed by one compare-and-set statement, fenced by the attempt's number."""
+"""Slots in SQL: claimed by compare-and-set, fenced by the attempt's number."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Claim, Slot, SlotKey
 from optuna_esgd.store.clock import now_seconds
-from optuna_esgd.store.rows import has_key, slot_columns, slot_of
+from optuna_esgd.store.rows import has_key, is_one_of, slot_columns, slot_of
 from optuna_esgd.store.tables import slot
 
 
 def claim(
-    connection: sa.Connection, study_uuid: str, key: SlotKey, *, worker: str, lease_seconds: float
+    connection: sa.Connection,
+    study_uuid: str,
+    keys: Sequence[SlotKey],
+    *,
+    worker: str,
+    lease_seconds: float,
 ) -> Slot | None:
-    """Take a slot that is free or whose lease has run out, or None."""
+    """Take the first of these slots that is free or whose lease has run out, or None."""
     is_claimable = sa.or_(
         slot.c.state == "free",
         sa.and_(slot.c.state == "claimed", slot.c.lease_until < now_seconds()),
     )
+    # Who is claiming one right now is passed by: so workers do not queue for the same slot.
+    row = connection.execute(
+        sa.select(*slot_columns())
+        .where(is_one_of(slot, study_uuid, keys), is_claimable)
+        .order_by(slot.c.generation, slot.c.round, slot.c.cohort)
+        .limit(1)
+        .with_for_update(skip_locked=_can_skip_locked(connection))
+    ).one_or_none()
+    if row is None:
+        return None
+    found = slot_of(row)
     is_mine = _update(
         connection,
-        sa.and_(has_key(slot, study_uuid, key), is_claimable),
+        sa.and_(has_key(slot, study_uuid, found.key), slot.c.attempt == found.attempt),
         state="claimed",
-        attempt=slot.c.attempt + 1,
+        attempt=found.attempt + 1,
         worker=worker,
         lease_until=now_seconds() + lease_seconds,
         claimed_at=now_seconds(),
     )
-    # Nobody can change the row before this transaction ends: the attempt read is the one made.
-    return _read(connection, study_uuid, key) if is_mine else None
+    if not is_mine:
+        return None
+    return replace(found, state="claimed", is_claimable=False, attempt=found.attempt + 1)
 
 
 def is_claimed_by(
@@ -87,6 +106,15 @@ def was_finished_by(connection: sa.Connection, study_uuid: str, held: Claim) -> 
     """Whether this very claim finished the slot, perhaps in a commit whose answer got lost."""
     current = _read(connection, study_uuid, held.slot.key)
     return current is not None and current.state == "finished" and current.attempt == held.attempt
+
+
+def _can_skip_locked(connection: sa.Connection) -> bool:
+    """Whether the server knows SKIP LOCKED; SQLite, where only one writes, leaves it out."""
+    dialect = connection.dialect
+    if dialect.name not in ("mysql", "mariadb"):
+        return True
+    version = dialect.server_version_info or ()
+    return version >= ((10, 6) if getattr(dialect, "is_mariadb", False) else (8, 0, 1))
 
 
 def _update(connection: sa.Connection, condition: sa.ColumnElement[bool], **values: Any) -> bool:

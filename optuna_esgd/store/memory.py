@@ -140,6 +140,16 @@ class MemoryPopulation:
             held.lease_until = held.claimed_at + lease_seconds
             return Claim(slot=self._slot(key), attempt=held.attempt, worker=worker)
 
+    def claim_one_of(
+        self, keys: Sequence[SlotKey], *, worker: str, lease_seconds: float
+    ) -> Claim | None:
+        """Take the first of these slots that is claimable, or None."""
+        with self._lock:
+            claims = (
+                self.claim(key, worker=worker, lease_seconds=lease_seconds) for key in sorted(keys)
+            )
+            return next((claim for claim in claims if claim is not None), None)
+
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
         """Prolong the lease; False if the claim is lost."""
         with self._lock:

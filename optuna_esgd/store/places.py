@@ -37,7 +37,7 @@ def is_old(connection: sa.Connection, study_uuid: str) -> sa.ColumnElement[bool]
     """All that the facts do not speak of. Nobody can plan before this transaction ends."""
     lock_plans(connection, study_uuid)
     facts = read_facts(connection, study_uuid)
-    return sa.not_(is_one_of(study_uuid, [one.reference for one in facts.individuals]))
+    return sa.not_(is_one_of(individual, study_uuid, [one.reference for one in facts.individuals]))
 
 
 def were_collected(
@@ -46,7 +46,7 @@ def were_collected(
     """Whether weights of one of these were stored once, and are no longer."""
     query = (
         sa.select(individual.c.number)
-        .where(is_one_of(study_uuid, references))
+        .where(is_one_of(individual, study_uuid, references))
         .where(individual.c.weights_digest.is_not(None), individual.c.weights.is_(None))
         .limit(1)
     )
@@ -69,5 +69,5 @@ def _latest_slots(connection: sa.Connection, study_uuid: str) -> list[Slot]:
 def _find(
     connection: sa.Connection, study_uuid: str, references: Collection[Reference]
 ) -> list[Individual]:
-    query = sa.select(individual).where(is_one_of(study_uuid, references))
+    query = sa.select(individual).where(is_one_of(individual, study_uuid, references))
     return list(map(individual_of, connection.execute(query))) if references else []

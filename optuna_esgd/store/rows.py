@@ -195,16 +195,18 @@ def has_key(table: sa.Table, study_uuid: str, key: Iterable[int]) -> sa.ColumnEl
     return sa.and_(*conditions)
 
 
-def is_one_of(study_uuid: str, references: Collection[Reference]) -> sa.ColumnElement[bool]:
-    """Whether an individual's row is one of these."""
-    columns = tables.individual.c
+def is_one_of(
+    table: sa.Table, study_uuid: str, keys: Collection[tuple[int, int, int]]
+) -> sa.ColumnElement[bool]:
+    """Whether a row of individuals, or of slots, is one of these."""
+    *_, last = table.primary_key.columns
     rounds: dict[tuple[int, int], list[int]] = {}
-    for generation, round_, number in sorted(references):
+    for generation, round_, number in sorted(keys):
         rounds.setdefault((generation, round_), []).append(number)
     return sa.or_(
         sa.false(),
         *(
-            sa.and_(has_key(tables.individual, study_uuid, key), columns.number.in_(numbers))
+            sa.and_(has_key(table, study_uuid, key), last.in_(numbers))
             for key, numbers in rounds.items()
         ),
     )

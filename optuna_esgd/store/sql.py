@@ -31,7 +31,7 @@ from optuna_esgd.store import (
     weights,
 )
 from optuna_esgd.store import outcomes as rules
-from optuna_esgd.store.changes import announce, listening
+from optuna_esgd.store.changes import announce, announce_last, listening
 from optuna_esgd.store.chronicle import read_chronicle
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
@@ -100,6 +100,12 @@ class SqlPopulation:
 
     def claim(self, key: SlotKey, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take a claimable slot, or None."""
+        return self.claim_one_of([key], worker=worker, lease_seconds=lease_seconds)
+
+    def claim_one_of(
+        self, keys: Sequence[SlotKey], *, worker: str, lease_seconds: float
+    ) -> Claim | None:
+        """Take the first of these slots that is claimable, or None."""
         worker = rules.readable(worker)[:WORKER_LENGTH]
         made: Slot | None = None
 
@@ -107,7 +113,7 @@ class SqlPopulation:
             nonlocal made
             if not claims.is_claimed_by(connection, self._uuid, made, worker=worker):
                 made = claims.claim(
-                    connection, self._uuid, key, worker=worker, lease_seconds=lease_seconds
+                    connection, self._uuid, keys, worker=worker, lease_seconds=lease_seconds
                 )
             return made
 
@@ -132,9 +138,11 @@ class SqlPopulation:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
         rules.check_outcomes(claim, outcomes)
         ended = [_Ended(claim, outcome) for outcome in outcomes]
-        if not read(self._database, claims.is_held, self._uuid, claim):
-            return read(self._database, claims.was_finished_by, self._uuid, claim)
         chunks = [chunk for one in ended for chunk in one.chunks]
+        # Before much is uploaded; with little the transaction finds out itself.
+        is_small = weights.are_small(chunks)
+        if not is_small and not read(self._database, claims.is_held, self._uuid, claim):
+            return read(self._database, claims.was_finished_by, self._uuid, claim)
         return self._upload(
             chunks, claim, lambda connection: self._finish(connection, claim, ended)
         )
@@ -165,6 +173,8 @@ class SqlPopulation:
 
     def unassign_trials(self, trial_numbers: Collection[int]) -> int:
         """Let others show what these trials could not; how many individuals are free again."""
+        if not read(self._database, trials.show_any, self._uuid, trial_numbers):
+            return 0
         return write(self._database, trials.unassign, self._uuid, trial_numbers)
 
     def bind_trial(self, reference: Reference, trial_number: int) -> bool:
@@ -181,6 +191,9 @@ class SqlPopulation:
 
     def lost_trials(self, running: Collection[int], *, lease_seconds: float) -> tuple[int, ...]:
         """Which of these running trials nobody has stood by for a lease."""
+        known = read(self._database, trials.leases, self._uuid)
+        if known.keys() == set(running):  # nothing to write down
+            return tuple(number for number, is_over in known.items() if is_over)
         return write(self._database, trials.lost, self._uuid, running, lease_seconds=lease_seconds)
 
     def read_weights(self, reference: Reference) -> Snapshot:
@@ -346,8 +359,9 @@ class SqlPopulation:
             connection, (packed.listing for one in ended for packed in one.packed)
         )
         self._write_outcomes(connection, ended)
-        checkpoints.delete(connection, self._uuid, claim.slot.key)
-        announce(connection, self._uuid)
+        if claim.slot.key.round == 0:  # scoring is never interrupted half-way
+            checkpoints.delete(connection, self._uuid, claim.slot.key)
+        announce_last(connection, self._uuid, claim.slot.key)
         return True
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:

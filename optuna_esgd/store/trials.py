@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,10 +34,27 @@ def assign(connection: sa.Connection, study_uuid: str, trial_number: int) -> Ind
         row = connection.execute(first).one_or_none()
         if row is None:
             return None
-        reference = individual_of(row).reference
-        if _show(connection, study_uuid, reference, trial_number):
-            given = of_trial(connection, study_uuid, trial_number)
+        one = individual_of(row)
+        if _show(connection, study_uuid, one.reference, trial_number):
+            given = replace(one, trial_number=trial_number)
     return given
+
+
+def lock_unshown(connection: sa.Connection, study_uuid: str) -> list[Individual]:
+    """The finished individuals that nobody shows; nobody else can until this transaction ends."""
+    return list(map(individual_of, connection.execute(_unshown(study_uuid).with_for_update())))
+
+
+def show(connection: sa.Connection, study_uuid: str, numbers: Mapping[Reference, int]) -> None:
+    """Bind individuals, locked and without a trial, to these trials."""
+    keys = ("generation", "round", "number")
+    is_it = [individual.c[key] == sa.bindparam(f"key_{key}") for key in keys]
+    query = sa.update(individual).where(individual.c.study_uuid == study_uuid, *is_it)
+    rows = [
+        {**{f"key_{key}": part for key, part in zip(keys, one, strict=True)}, "shown_by": number}
+        for one, number in numbers.items()
+    ]
+    connection.execute(query.values(trial_number=sa.bindparam("shown_by")), rows)
 
 
 def bind(
@@ -59,17 +77,31 @@ def reserve(
     )
 
 
+def show_any(connection: sa.Connection, study_uuid: str, trial_numbers: Collection[int]) -> bool:
+    """Whether one of these trials shows an individual."""
+    return any(
+        connection.scalar(sa.select(individual.c.number).where(is_shown).limit(1)) is not None
+        for is_shown in _are_shown(study_uuid, trial_numbers)
+    )
+
+
 def unassign(connection: sa.Connection, study_uuid: str, trial_numbers: Collection[int]) -> int:
     """Let other trials show what these cannot; returns how many individuals are free again."""
     n_freed = 0
-    for batch in batches(sorted(trial_numbers), _MOST_NUMBERS):
+    for is_shown in _are_shown(study_uuid, trial_numbers):
         result = connection.execute(
-            sa.update(individual)
-            .where(individual.c.study_uuid == study_uuid, individual.c.trial_number.in_(batch))
-            .values(trial_number=None, shown_until=None)
+            sa.update(individual).where(is_shown).values(trial_number=None, shown_until=None)
         )
         n_freed += result.rowcount
     return n_freed
+
+
+def _are_shown(
+    study_uuid: str, trial_numbers: Collection[int]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions, for some trials each, on the individuals they show."""
+    for batch in batches(sorted(trial_numbers), _MOST_NUMBERS):
+        yield sa.and_(individual.c.study_uuid == study_uuid, individual.c.trial_number.in_(batch))
 
 
 def renew(
@@ -90,6 +122,16 @@ def renew(
             _insert(connection, study_uuid, number, lease_seconds)
 
 
+def leases(connection: sa.Connection, study_uuid: str) -> dict[int, bool]:
+    """Number -> whether its lease has run out, of the trials that somebody stood by."""
+    query = (
+        sa.select(trial.c.number, (trial.c.lease_until < now_seconds()).label("is_over"))
+        .where(trial.c.study_uuid == study_uuid)
+        .order_by(trial.c.number)
+    )
+    return {row.number: bool(row.is_over) for row in connection.execute(query)}
+
+
 def lost(
     connection: sa.Connection,
     study_uuid: str,
@@ -102,20 +144,13 @@ def lost(
     A trial seen for the first time has one lease to be heard of. Rows of other trials are
     deleted: they have ended.
     """
-    leases = {
-        row.number: bool(row.is_over)
-        for row in connection.execute(
-            sa.select(trial.c.number, (trial.c.lease_until < now_seconds()).label("is_over"))
-            .where(trial.c.study_uuid == study_uuid)
-            .order_by(trial.c.number)
-        )
-    }
-    for batch in batches(sorted(leases.keys() - set(running)), _MOST_NUMBERS):
+    known = leases(connection, study_uuid)
+    for batch in batches(sorted(known.keys() - set(running)), _MOST_NUMBERS):
         is_ended = sa.and_(trial.c.study_uuid == study_uuid, trial.c.number.in_(batch))
         connection.execute(sa.delete(trial).where(is_ended))
-    for number in sorted(set(running) - leases.keys()):
+    for number in sorted(set(running) - known.keys()):
         _insert(connection, study_uuid, number, lease_seconds)
-    return tuple(number for number in sorted(running) if leases.get(number, False))
+    return tuple(number for number in sorted(running) if known.get(number, False))
 
 
 def _insert(connection: sa.Connection, study_uuid: str, number: int, lease_seconds: float) -> None:

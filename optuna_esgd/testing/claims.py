@@ -54,6 +54,27 @@ class ClaimContract(Contract):
         claimed = [key for mine in self.race(claim_all) for key in mine]
         assert sorted(claimed) == keys
 
+    def test_one_of_several_slots_is_claimed(self, population: Population) -> None:
+        """The first that is claimable, however many workers ask for any of them."""
+        population.commit_plan(example_plan(0, n_individuals=6, cohort_size=1))
+        keys = [slot.key for slot in population.slots()]
+        take(population, keys[0])
+
+        def claim_any(_number: int) -> list[SlotKey]:
+            claimed: list[SlotKey] = []
+            while True:
+                claim = population.claim_one_of(
+                    keys[:4], worker="worker", lease_seconds=LEASE_SECONDS
+                )
+                if claim is None:
+                    return claimed
+                assert (claim.attempt, claim.slot.state) == (1, "claimed")
+                claimed.append(claim.slot.key)
+
+        racers = self.race(claim_any)
+        assert sorted(key for mine in racers for key in mine) == keys[1:4]
+        assert all(mine == sorted(mine) for mine in racers)
+
     def test_released_slot_is_free(self, population: Population) -> None:
         """Without a failure nothing is counted but the attempt."""
         population.commit_plan(example_plan(0))

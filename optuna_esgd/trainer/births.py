@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -26,6 +26,7 @@ from optuna_esgd.trainer.seeding import seeded
 _logger = logging.getLogger(__name__)
 
 _REMEMBERED_BYTES = 512 * 2**20
+_REMEMBERED_PLANS = 10_000
 
 
 class Ancestors(Protocol):
@@ -83,6 +84,8 @@ class Births:
         self._device = device
         self._mutation = mutation
         self._remembered = _RememberedRows(layout)
+        self._planned: dict[Reference, Individual] = {}
+        self._trained_here: dict[Reference, tuple[str, Outcome]] = {}
         self._bred_model: nn.Module | None = None
 
     def weights(self, individuals: Sequence[Individual]) -> Matrix:
@@ -109,8 +112,28 @@ class Births:
 
     def read_optimizer_state(self, reference: Reference) -> dict[str, Tensor]:
         """The optimizer state an individual ended with; empty if it kept none."""
-        snapshot = self._ancestors.read_optimizer_state(reference)
+        own = self._own(reference)
+        snapshot = (
+            self._ancestors.read_optimizer_state(reference) if own is None else own.optimizer_state
+        )
         return {} if snapshot is None else decode(snapshot.manifest, snapshot.payload)
+
+    def remember(self, generation: int, outcomes: Sequence[Outcome], *, worker: str) -> None:
+        """Keep what this worker is about to store, so that it need not read it again.
+
+        Args:
+            generation: Whose SGD step this was; the generation before is kept as well.
+            outcomes: With weights, of individuals of round 0.
+            worker: By which name the slot is claimed: it tells whether these outcomes were stored.
+        """
+        for old in [old for old in self._trained_here if old.generation < generation - 1]:
+            del self._trained_here[old]
+        for outcome in outcomes:
+            kept = (outcome.weights, outcome.optimizer_state)
+            n_bytes = sum(len(one.payload) for one in kept if one is not None)
+            if n_bytes * len(outcomes) <= _REMEMBERED_BYTES // 2:
+                reference = Reference(generation, 0, outcome.number)
+                self._trained_here[reference] = (worker, outcome)
 
     def stand(
         self, individuals: Sequence[Individual], score: Callable[[Matrix], list[float]]
@@ -195,7 +218,10 @@ class Births:
         matrix = Matrix.zeros(self._layout, len(references), self._device)
         for row, reference in enumerate(references):
             if not self._remembered.copy_to(reference, matrix, row):
-                snapshot = self._ancestors.read_weights(reference)
+                own = self._own(reference)
+                snapshot = None if own is None else own.weights
+                if snapshot is None:
+                    snapshot = self._ancestors.read_weights(reference)
                 decode_row(snapshot.manifest, snapshot.payload, matrix, row)
                 self._remembered.put(reference, matrix, row)
         return matrix
@@ -235,7 +261,29 @@ class Births:
         return self._bred_model
 
     def _individual(self, reference: Reference) -> Individual:
-        return _find(self._ancestors.individuals(generation=reference.generation), reference)
+        """How an individual was planned; for what became of it, ask the store.
+
+        A generation is read once, not once for each of its offspring that survived.
+        """
+        if reference not in self._planned:
+            self._read_generation(reference.generation)
+        return self._planned[reference]
+
+    def _read_generation(self, generation: int) -> None:
+        members = self._ancestors.individuals(generation=generation)
+        if len(self._planned) > _REMEMBERED_PLANS:
+            self._planned.clear()
+        self._planned |= {one.reference: one for one in members}
+
+    def _own(self, reference: Reference) -> Outcome | None:
+        """How this worker ended an individual, if that is how it stands in the store."""
+        worker, outcome = self._trained_here.get(reference, ("", None))
+        if outcome is None:
+            return None
+        if self._individual(reference).fitness is None:
+            self._read_generation(reference.generation)
+        stands = self._individual(reference)
+        return outcome if stands.worker == worker and stands.is_stored else None
 
     def _trained(self, reference: Reference) -> Reference:
         """Follow first parents from an offspring to the individual that trained."""
@@ -320,7 +368,3 @@ def _origin(individual: Individual) -> Reference:
     if individual.origin is None:
         raise ValueError(f"Individual {individual.reference} has no origin.")
     return individual.origin
-
-
-def _find(individuals: Iterable[Individual], reference: Reference) -> Individual:
-    return next(one for one in individuals if one.reference == reference)

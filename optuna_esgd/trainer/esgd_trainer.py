@@ -26,13 +26,19 @@ from optuna_esgd.operators import (
 from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import find_population, open_population
+from optuna_esgd.store.trial_rows import find_trial_rows
 from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask
-from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.loop import WorkLoop, worker_name
 from optuna_esgd.trainer.seeding import seeded
-from optuna_esgd.trainer.show import replace_trial, show_in_new_trial, show_individual
+from optuna_esgd.trainer.show import (
+    replace_trial,
+    show_in_new_trial,
+    show_individual,
+    show_together,
+)
 from optuna_esgd.trainer.spaces import check_schedule, join_spaces
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, shown_value
@@ -157,7 +163,14 @@ class ESGDTrainer:
             study.stop()
             raise optuna.TrialPruned(f"All {configuration.n_generations} generations are done.")
         try:
-            show_individual(trial, individual, find_sampler(study), self._spaces, configuration)
+            show_individual(
+                trial,
+                individual,
+                find_sampler(study),
+                self._spaces,
+                configuration,
+                find_trial_rows(study, population),
+            )
         except BaseException:  # this trial will fail: another one must show the individual
             population.unassign_trials([trial.number])
             raise
@@ -172,6 +185,9 @@ class ESGDTrainer:
         with self._opening:
             loop = self.open(study)
         population, configuration = loop.population, loop.configuration
+        rows = find_trial_rows(study, population)
+        if rows is not None:
+            return show_together(rows, find_sampler(study), self._spaces, configuration)
         reserved = population.reserve_unshown(lease_seconds=configuration.lease_seconds)
         sampler = find_sampler(study)
         for one in reserved:
@@ -294,6 +310,7 @@ class ESGDTrainer:
         population.check_layout(layout.to_json())
         _announce_generations(study, configuration.n_generations)
         workshop = self.workshop(population, configuration, layout)
+        workshop.worker_name = worker_name
         explore: Explore = sampler.explore_with(
             configuration,
             self._spaces,

@@ -10,12 +10,13 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
-from optuna_esgd.engine.individual import Claim, Individual, Plan, Slot
+from optuna_esgd.engine.individual import Facts, Individual, Plan, Slot
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
@@ -80,11 +81,20 @@ class WorkLoop:
         self.preemption = Preemption()
         self.checkpoint_seconds = math.inf
         self._n_waits = 0
-        self._has_rivals = False
+        self._facts = Facts()
+        self._rest: Train | Evaluate | None = None
+        self._is_handing_out = False
 
     def decide(self) -> Action:
-        """Read the facts and decide."""
-        return decide(self.population.facts(), self.configuration, self._explore)
+        """Read the facts and decide.
+
+        With a barrier nothing else can be done while slots of a round are open: so after one of
+        them the others are offered without reading again, until they turn out to be taken.
+        """
+        if self._rest is not None:
+            return self._rest
+        self._facts = self.population.facts()
+        return decide(self._facts, self.configuration, self._explore)
 
     def next_individual(
         self, trial_number: int, stand_by: Callable[[], None]
@@ -105,11 +115,15 @@ class WorkLoop:
         """
         is_stood_by = False
         while True:
-            action = self.decide()
+            # While a cohort is handed out the evolution step before it is done: no need to look.
+            action = None if self._is_handing_out else self.decide()
             if not isinstance(action, Commit | Evaluate):
                 individual = self.population.assign_trial(trial_number)
+                self._is_handing_out = individual is not None
                 if individual is not None:
                     return individual
+            if action is None:
+                continue
             if not is_stood_by and not isinstance(action, Commit):
                 stand_by()
                 is_stood_by = True
@@ -130,8 +144,8 @@ class WorkLoop:
         match action:
             case Commit(plan):
                 self._commit(plan)
-            case Train(slots) | Evaluate(slots):
-                self._work(slots)
+            case Train() | Evaluate():
+                self._work(action)
             case Wait():
                 self._wait()
                 return True
@@ -158,11 +172,19 @@ class WorkLoop:
         n_plans = len(all_cohorts) // len(plan.cohorts)
         return (plan.generation + plan.first_cohort) % n_plans == 0
 
-    def _work(self, slots: Sequence[Slot]) -> None:
+    def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
-        claim = self._claim(slots)
+        claim = self.population.claim_one_of(
+            [slot.key for slot in action.slots],
+            worker=worker_name(),
+            lease_seconds=self.configuration.lease_seconds,
+        )
+        self._rest = None
         if claim is None:
             return
+        rest = tuple(slot for slot in action.slots if slot.key > claim.slot.key)
+        if rest and not self.configuration.asynchronous:
+            self._rest = replace(action, slots=rest)
         lease_seconds = self.configuration.lease_seconds
         checkpoints = SlotCheckpoints(
             self.population,
@@ -198,7 +220,7 @@ class WorkLoop:
             )
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
-        everyone = self.population.individuals(generation=slot.key.generation)
+        everyone = self._everyone(slot)
         cohort = [
             one
             for one in everyone
@@ -213,24 +235,20 @@ class WorkLoop:
         best = min((one.fitness for one in before if one.fitness is not None), default=math.inf)
         return self.workshop.evaluate(cohort, best_fitness=best)
 
-    def _claim(self, slots: Sequence[Slot]) -> Claim | None:
-        """Try the slots in turn; once there are rivals, beginning at a place of this worker's own.
+    def _everyone(self, slot: Slot) -> Sequence[Individual]:
+        """The slot's generation, as far as its work depends on it.
 
-        So workers rarely collide, and a worker alone goes by number.
+        With a barrier the facts that offered the slot have it: plans do not change, and the
+        rounds before are finished.
         """
-        start = hash(worker_name()) % len(slots) if self._has_rivals else 0
-        for slot in (*slots[start:], *slots[:start]):
-            claim = self.population.claim(
-                slot.key, worker=worker_name(), lease_seconds=self.configuration.lease_seconds
-            )
-            if claim is not None:
-                return claim
-            self._has_rivals = True
-        return None
+        facts, key = self._facts, slot.key
+        is_known = (facts.generation, facts.round) == (key.generation, key.round)
+        if is_known and not self.configuration.asynchronous:
+            return facts.individuals
+        return self.population.individuals(generation=key.generation)
 
     def _wait(self) -> None:
         """Wait with back-off: others have claimed everything that is open."""
-        self._has_rivals = True
         self._n_waits += 1
         if self._n_waits == _WAITS_BEFORE_WARNING:
             _logger.warning(

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import annealed_range
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.evolution.space import Choices, Range, Space, Value
+from optuna_esgd.store.trial_rows import TrialRows
 from optuna_esgd.trainer.faces import OptunaSampler
 from optuna_esgd.trainer.task import shown_value
 
@@ -25,12 +26,45 @@ def show_individual(
     sampler: OptunaSampler,
     spaces: Mapping[str, Space],
     configuration: Configuration,
+    rows: TrialRows | None = None,
 ) -> None:
-    """Write what the individual was trained with, and how it went, into its trial."""
-    ranges = _ranges(individual, spaces, configuration)
-    sampler.suggest_planned(trial, ranges, _values(individual))
-    for name, value in attributes(individual, configuration).items():
-        trial.set_user_attr(name, value)
+    """Write what the individual was trained with, and how it went, into its trial.
+
+    Args:
+        trial: Running.
+        individual: Whom it shows.
+        sampler: The study's.
+        spaces: Of all species.
+        configuration: The run's settings.
+        rows: Writes everything at once; None for one transaction per parameter and attribute.
+    """
+    if rows is None:
+        ranges = _ranges(individual, spaces, configuration)
+        sampler.suggest_planned(trial, ranges, _values(individual))
+        for name, value in attributes(individual, configuration).items():
+            trial.set_user_attr(name, value)
+        return
+    described = _describe(individual, sampler, spaces, configuration, state=TrialState.RUNNING)
+    rows.describe_running(trial._trial_id, described)
+    # What Optuna's own methods do besides writing, so that ``trial.params`` answers.
+    known = trial._cached_frozen_trial
+    known.params |= described.params
+    known.distributions |= described.distributions
+    known.user_attrs |= described.user_attrs
+
+
+def show_together(
+    rows: TrialRows,
+    sampler: OptunaSampler,
+    spaces: Mapping[str, Space],
+    configuration: Configuration,
+) -> int:
+    """Make complete trials for all finished individuals that have none, in one transaction."""
+
+    def describe(individual: Individual) -> FrozenTrial:
+        return _describe(individual, sampler, spaces, configuration, state=TrialState.COMPLETE)
+
+    return rows.show_finished(describe)
 
 
 def show_in_new_trial(
@@ -41,18 +75,12 @@ def show_in_new_trial(
     spaces: Mapping[str, Space],
     configuration: Configuration,
 ) -> None:
-    """Make a trial that shows a finished individual: three commits in all.
+    """Make a trial that shows a finished individual through Optuna's API: three commits in all.
 
     The trial is running until it is bound to the individual, so that each individual has one
     complete trial, wherever a worker dies: a running trial that nobody ends is failed later.
     """
-    distributions = sampler.distributions(_ranges(individual, spaces, configuration))
-    template = create_trial(
-        state=TrialState.RUNNING,
-        params=_values(individual),
-        distributions=distributions,
-        user_attrs=attributes(individual, configuration),
-    )
+    template = _describe(individual, sampler, spaces, configuration, state=TrialState.RUNNING)
     storage = study._storage
     trial_id = storage.create_new_trial(study._study_id, template_trial=template)
     trial_number = storage.get_trial_number_from_id(trial_id)
@@ -63,6 +91,25 @@ def show_in_new_trial(
     value = shown_value(individual.fitness_or_inf, maximize=configuration.maximize)
     with contextlib.suppress(UpdateFinishedTrialError):  # this worker was given up: others will
         storage.set_trial_state_values(trial_id, state=TrialState.COMPLETE, values=(value,))
+
+
+def _describe(
+    individual: Individual,
+    sampler: OptunaSampler,
+    spaces: Mapping[str, Space],
+    configuration: Configuration,
+    *,
+    state: TrialState,
+) -> FrozenTrial:
+    """A trial that says everything of an individual, and its value if it is complete."""
+    value = shown_value(individual.fitness_or_inf, maximize=configuration.maximize)
+    return create_trial(
+        state=state,
+        value=value if state == TrialState.COMPLETE else None,
+        params=_values(individual),
+        distributions=sampler.distributions(_ranges(individual, spaces, configuration)),
+        user_attrs=attributes(individual, configuration),
+    )
 
 
 def _ranges(

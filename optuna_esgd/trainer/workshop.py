@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class TaskWorkshop:
     Attributes:
         births: As given.
         trains_batched: Whether the rows of a cohort train as one computation.
+        worker_name: By which name slots are claimed for this workshop, so that it need not read
+            again what was stored under it; None where nothing is stored.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class TaskWorkshop:
         self._device = device
         self._mutation = mutation
         self._diversity = diversity
+        self.worker_name: Callable[[], str] | None = None
         self._scoring_model: nn.Module | None = None
         self._batched_model: BatchedModel | None = None
         self.trains_batched = self._scores_batched = False
@@ -103,10 +106,14 @@ class TaskWorkshop:
         if isinstance(self._diversity, ClusterSuppression) and births is not None:
             for row in suppress(self._diversity, births, weights, progress):
                 ends[row] = self.births.optimizer_state(ordered[row])
-        return [
+        outcomes = [
             _outcome(one, progress[row], snapshot_row(weights, row), ends[row])
             for row, one in enumerate(ordered)
         ]
+        if self.worker_name is not None:
+            generation = ordered[0].reference.generation
+            self.births.remember(generation, outcomes, worker=self.worker_name())
+        return outcomes
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
         """Breed a cohort of offspring and score them.

@@ -15,6 +15,7 @@ from optuna_esgd.engine.configuration import (
     Configuration,
     Preset,
     Settings,
+    broods,
     cohorts,
 )
 from optuna_esgd.errors import ConfigurationError
@@ -313,3 +314,15 @@ def test_cohorts_are_a_partition(chosen: Configuration, n_individuals: int) -> N
     assert [number for part in parts for number in part] == list(range(n_individuals))
     assert all(len(part) == chosen.cohort_size for part in parts[:-1])
     assert all(1 <= len(part) <= chosen.cohort_size for part in parts)
+
+
+@given(configurations())
+def test_broods_are_a_partition_into_no_more_slots_than_training_has(
+    chosen: Configuration,
+) -> None:
+    parts = broods(chosen)
+    assert [number for part in parts for number in part] == list(range(chosen.n_offspring))
+    assert len(parts) <= len(cohorts(chosen, chosen.population_size))
+    assert all(parts)
+    sizes = [len(part) for part in parts]
+    assert not sizes or max(sizes) - min(sizes) <= 1

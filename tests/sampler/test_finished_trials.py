@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,7 +13,12 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_esgd.evolution.space import FloatRange
-from optuna_esgd.sampler.finished_trials import FinishedTrial, FinishedTrials
+from optuna_esgd.sampler.finished_trials import (
+    FinishedTrial,
+    FinishedTrials,
+    KnownTrials,
+    trials_before,
+)
 
 N_ELITES, N_NEWEST = 3, 5
 
@@ -117,3 +123,35 @@ def test_coordinates_are_remembered_per_range() -> None:
     assert one.coordinate("name", wide) is None
     assert one.has("x", narrow)
     assert not one.has("x", FloatRange(3.0, 4.0))
+
+
+def test_a_database_is_read_once_for_each_trial(tmp_path: Path) -> None:
+    """Asking reads what is new; whoever was asked for by another process is found as well."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=url, study_name="s")
+    elsewhere = optuna.load_study(storage=url, study_name="s")
+    elsewhere.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    running = elsewhere.ask()
+    trial = study.ask()
+    known = trials_before(study, trial.number)
+    assert isinstance(known, KnownTrials)
+    assert [known[number].state for number in range(len(known))] == [
+        *[TrialState.COMPLETE] * 3,
+        *[TrialState.RUNNING] * 2,
+    ]
+    assert known[len(known)] is None
+    elsewhere.tell(running, 1.0)
+    study.tell(trial, 1.0)
+    finished = make_finished()
+    assert len(finished.read(trials_before(study, study.ask().number)).trials) == 5
+
+
+def test_what_no_cache_knows_is_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="s").optimize(lambda _trial: 1.0, n_trials=2)
+    study = optuna.load_study(storage=url, study_name="s")
+    assert not isinstance(trials_before(study, 2), KnownTrials), "nobody was asked for"
+    assert len(trials_before(study, 2)) == 2
+    in_memory = optuna.create_study()
+    in_memory.optimize(lambda _trial: 1.0, n_trials=2)
+    assert len(trials_before(in_memory, 2)) == 2

@@ -17,9 +17,17 @@ from tests.store.populations import make_population
 
 CONFIGURATION = example_configuration().to_json()
 LONG_SECONDS = 60.0
+
+
+def finish_round(population: Population) -> None:
+    for cohort, numbers in enumerate([(0, 1), (2, 3)]):
+        claim = take(population, SlotKey(0, 0, cohort))
+        assert population.finish(claim, [outcome(number) for number in numbers])
+
+
 CHANGES: dict[str, Callable[[Population], object]] = {
     "plan": lambda one: one.commit_plan(example_plan(1)),
-    "finish": lambda one: one.finish(take(one, SlotKey(0, 0, 0)), [outcome(0), outcome(1)]),
+    "last of a round": finish_round,
     "release": lambda one: one.release(take(one, SlotKey(0, 0, 0))),
 }
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from optuna_esgd.engine.actions import Train
+from optuna_esgd.engine.actions import Commit, Stop, Train
 from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.engine.explore import explore_nothing
-from optuna_esgd.engine.individual import Individual
+from optuna_esgd.engine.individual import Facts, Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.lease import keep_lease
 from optuna_esgd.store.memory import MemoryPopulation
@@ -106,6 +106,56 @@ def test_a_failure_is_kept_with_its_traceback_and_births_stand_after_three() -> 
     assert "out of cheese" in loop.population.slot_failure(action.slots[0].key)
     loop.act(Train((loop.population.slots()[0],)))
     assert loop.population.slots()[0].state == "finished"
+
+
+class Counted(MemoryPopulation):
+    """Counts how often the facts are read."""
+
+    n_readings = 0
+
+    def facts(self) -> Facts:
+        self.n_readings += 1
+        return super().facts()
+
+
+def test_facts_are_read_once_a_round() -> None:
+    settings = Settings(population_size=4, n_offspring=4, n_generations=2)
+    population = Counted(settings.configure(seed=0, cohort_size=1, maximize=False).to_json())
+    loop = make_loop(population=population, settings=settings)
+    n_slots = 0
+    while loop.act(action := loop.decide()):
+        n_slots += not isinstance(action, Commit)
+    assert n_slots == 2 * (4 + 4)
+    assert population.n_readings == 2 * 2 * 2 + 1, (
+        "for the plan and the slots of 4 rounds; the end"
+    )
+
+
+def test_slots_that_others_took_meanwhile_are_not_waited_for() -> None:
+    settings = Settings(population_size=4, n_offspring=0, selection="truncation", n_generations=1)
+    loop = make_loop(settings=settings)
+    loop.act(begin(loop))
+    for slot in loop.population.slots()[1:]:
+        claim = loop.population.claim(slot.key, worker="another", lease_seconds=60)
+        assert claim is not None
+        numbers = slot.numbers
+        outcomes = [Outcome(number=number, fitness=1.0, birth_fitness=1.0) for number in numbers]
+        assert loop.population.finish(claim, outcomes)
+    assert loop.act(loop.decide()), "they were still offered, and cannot be claimed"
+    assert isinstance(loop.decide(), Stop)
+
+
+def test_facts_are_not_read_while_a_cohort_is_handed_out() -> None:
+    settings = Settings(population_size=4, n_offspring=4, n_generations=2)
+    configuration = settings.configure(seed=0, cohort_size=4, maximize=False)
+    population = Counted(configuration.to_json())
+    loop = WorkLoop(population, configuration, explore_nothing, Workshop(trained))
+    given = [loop.next_individual(number, lambda: None) for number in range(4)]
+    after_first = population.n_readings
+    given += [loop.next_individual(number, lambda: None) for number in range(4, 8)]
+    assert [one.reference for one in given if one] == [(k, 0, n) for k in (0, 1) for n in range(4)]
+    assert population.n_readings <= 2 * after_first
+    assert loop.next_individual(8, lambda: None) is None
 
 
 def test_next_individual_ends_with_the_last_generation() -> None:
