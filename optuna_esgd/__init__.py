@@ -33,6 +33,7 @@ _HOMES = {
     "lineage": "optuna_esgd.trainer.lineage",
     "load_best": "optuna_esgd.trainer.results",
     "load_individual": "optuna_esgd.trainer.results",
+    "narrow_learning_rates": "optuna_esgd.trainer.learning_rates",
     "pin": "optuna_esgd.trainer.results",
     "replay": "optuna_esgd.trainer.replay",
     "sgd_step": "optuna_esgd.trainer.sgd_step",
@@ -60,6 +61,7 @@ __all__ = [
     "lineage",
     "load_best",
     "load_individual",
+    "narrow_learning_rates",
     "pin",
     "replay",
     "sgd_step",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from optuna_esgd.trainer.combining import uniform_soup as uniform_soup
     from optuna_esgd.trainer.comparing_results import compare_results as compare_results
     from optuna_esgd.trainer.esgd_trainer import ESGDTrainer as ESGDTrainer
+    from optuna_esgd.trainer.learning_rates import narrow_learning_rates as narrow_learning_rates
     from optuna_esgd.trainer.lineage import ancestry as ancestry
     from optuna_esgd.trainer.lineage import certificate as certificate
     from optuna_esgd.trainer.lineage import lineage as lineage

@@ -100,6 +100,13 @@ def resample(range_: Range, rng: np.random.Generator) -> Value:
     return _snap(range_, _from_scale(range_.scale, float(rng.uniform(low, high))))
 
 
+def middle(range_: Range) -> Value:
+    """The value in the middle of a range, on its scale; the first of several choices."""
+    if isinstance(range_, Choices):
+        return range_.values[0]
+    return _snap(range_, _from_scale(range_.scale, sum(_coordinates(range_)) / 2))
+
+
 def perturb(
     range_: Range, value: Value, *, resample_probability: float, rng: np.random.Generator
 ) -> Value:

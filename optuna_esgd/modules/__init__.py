@@ -4,7 +4,8 @@ Pathway networks, whose paths are evolved and frozen; spiking networks, whose tr
 vanishes. All are plain ``torch.nn`` modules.
 """
 
-from optuna_esgd.modules.pathways import Path, PathwayNetwork, mutate_path, random_path
+from optuna_esgd.evolution.paths import Path, mutate_path, random_path
+from optuna_esgd.modules.pathways import PathwayNetwork
 from optuna_esgd.modules.spiking import LIFLayer, SpikeFunction, spike
 from optuna_esgd.modules.stdp import STDPRule
 

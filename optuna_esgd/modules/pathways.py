@@ -1,45 +1,18 @@
 """PathNet: layers of modules, of which a path uses a few (Fernando et al., arXiv 1701.08734).
 
-Notation: L layers of M modules; a path names at most N modules in each layer. Its genotype is an
-L x N array of module numbers; a module named twice is used once.
+Notation: see ``evolution.paths``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
-
-Path: TypeAlias = npt.NDArray[np.int64]
-
-
-def random_path(layers: int, modules: int, active: int, rng: np.random.Generator) -> Path:
-    """Draw a path evenly: (layers, active) numbers in [0, modules)."""
-    return rng.integers(modules, size=(layers, active), dtype=np.int64)
-
-
-def mutate_path(path: Path, modules: int, rng: np.random.Generator) -> Path:
-    """Move each gene with probability 1/(L·N) by a whole number from {-2 .. 2}, wrapping.
-
-    A draw of 0 leaves the gene as it was, so that 0.8 genes change on average.
-
-    Args:
-        path: (layers, active).
-        modules: M, which the numbers wrap around at.
-        rng: The stream of this mutation.
-
-    Returns:
-        A new path (Fernando et al. 2017, section 2.2).
-    """
-    is_touched = rng.random(path.shape) < 1.0 / path.size
-    moved: Path = (path + is_touched * rng.integers(-2, 3, size=path.shape)) % modules
-    return moved
+from optuna_esgd.evolution.paths import Path, random_path
 
 
 class PathwayNetwork(nn.Module):
@@ -48,6 +21,10 @@ class PathwayNetwork(nn.Module):
     Each module is a linear layer with a ReLU. The defaults are those of the paper's MNIST
     experiment. Inactive modules take no part: their gradients are None and no optimizer moves
     them.
+
+    One network serves many paths, which ``forward`` is then given; or it has one of its own, the
+    buffer ``path``, drawn when it is made. A population inherits that one with the weights, and
+    ``operators.PathMutation`` moves it.
 
     Args:
         in_features: Width of the flattened input.
@@ -59,7 +36,13 @@ class PathwayNetwork(nn.Module):
 
     Raises:
         ConfigurationError: A number below 1, or ``active`` above ``modules``.
+
+    Attributes:
+        path: (layers, active) int64 module numbers, its own path.
+        n_modules: M.
     """
+
+    path: Tensor
 
     def __init__(
         self,
@@ -85,23 +68,27 @@ class PathwayNetwork(nn.Module):
             for layer in range(layers)
         )
         self.head = nn.Linear(width, n_classes)
+        self.register_buffer("path", torch.randint(modules, (layers, active)))
 
     def random_path(self, rng: np.random.Generator) -> Path:
         """A path of this network."""
         return random_path(self.n_layers, self.n_modules, self.n_active, rng)
 
-    def forward(self, inputs: Tensor, path: Path | Tensor | Sequence[Sequence[int]]) -> Tensor:
+    def forward(
+        self, inputs: Tensor, path: Path | Tensor | Sequence[Sequence[int]] | None = None
+    ) -> Tensor:
         """Class scores along a path.
 
         Args:
             inputs: (batch, ...) flattened to (batch, in_features).
-            path: (layers, active) module numbers.
+            path: (layers, active) module numbers; its own if None.
 
         Raises:
             ConfigurationError: The path is of another shape or names modules there are not.
         """
         features = inputs.flatten(1)
-        for layer, numbers in zip(self.grid, self._active(path), strict=True):
+        active = self._active(self.path if path is None else path)
+        for layer, numbers in zip(self.grid, active, strict=True):
             assert isinstance(layer, nn.ModuleList)  # noqa: S101  (made so above)
             outputs = [torch.relu(layer[number](features)) for number in numbers]
             features = torch.stack(outputs).sum(0)

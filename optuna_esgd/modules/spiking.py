@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.optim.spikes import note_spikes
 
 _STEEPNESS = 100.0
 _THRESHOLD = 1.0
@@ -56,7 +57,7 @@ class LIFLayer(nn.Module):
     """A layer of leaky integrate-and-fire neurons behind linear synapses.
 
     V ← β·V + W·x in each step; where V >= 1 the neuron spikes and V falls by 1. No gradient flows
-    through the fall.
+    through the fall. Who listens is told what spiked (``optim.spikes``), as ``optim.STDP`` does.
 
     Args:
         in_features: Width of the input.
@@ -109,4 +110,7 @@ class LIFLayer(nn.Module):
             spikes = spike(potential, self.window)
             potential = potential - spikes.detach() * _THRESHOLD
             outputs.append(spikes)
-        return torch.stack(outputs)
+        answers = torch.stack(outputs)
+        if self.spiking:
+            note_spikes(self.synapses.weight, inputs, answers)
+        return answers

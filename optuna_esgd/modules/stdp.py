@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.optim.stdp import stdp_rate
 
 
 class STDPRule:
     """Δw = +a⁺·w·(1 - w) where the input spiked before the neuron did, else -a⁻·w·(1 - w).
 
-    The factor w·(1 - w) keeps weights within (0, 1) softly: it vanishes at both ends.
+    The factor w·(1 - w) keeps weights within (0, 1) softly: it vanishes at both ends. For one
+    example at a time; ``optim.STDP`` is the same for mini-batches, as an optimizer.
 
     Args:
         a_plus: a⁺, in [0, 1].
@@ -54,15 +56,5 @@ class STDPRule:
             )
         if weights.min() < 0 or weights.max() > 1:
             raise ConfigurationError("Weights must be in [0, 1] for w·(1 - w) to bound them.")
-        before, after = first_spikes(inputs), first_spikes(outputs)
-        is_cause = before[None, :] <= after[:, None]
-        has_spiked = (after < len(outputs))[:, None]
-        rate = torch.where(is_cause, self.a_plus, -self.a_minus) * has_spiked
+        rate = stdp_rate(inputs[:, None], outputs[:, None], self.a_plus, self.a_minus)
         weights.add_(rate.to(weights.dtype) * weights * (1 - weights))
-
-
-def first_spikes(spikes: Tensor) -> Tensor:
-    """(neurons,) the step of each one's first spike in (steps, neurons); ``steps`` for none."""
-    has_spiked = spikes > 0
-    first = has_spiked.to(torch.int64).argmax(0)
-    return torch.where(has_spiked.any(0), first, len(spikes))

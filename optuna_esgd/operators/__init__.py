@@ -9,6 +9,7 @@ from optuna_esgd.operators.coupling import ElasticCoupling
 from optuna_esgd.operators.gradient_noise import GradientNoiseMutation
 from optuna_esgd.operators.metropolis import MetropolisMutation
 from optuna_esgd.operators.mutation import Landscape, Mutation
+from optuna_esgd.operators.path_mutation import PathMutation
 from optuna_esgd.operators.registry import (
     Diversity,
     DiversityLike,
@@ -28,6 +29,7 @@ __all__ = [
     "MetropolisMutation",
     "Mutation",
     "MutationLike",
+    "PathMutation",
     "resolve_diversity",
     "resolve_mutation",
 ]

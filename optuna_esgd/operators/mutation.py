@@ -56,7 +56,7 @@ class Mutation(Protocol):
         ...
 
     def mutate(self, model: nn.Module, sigma: float, landscape: Landscape, *, seed: int) -> None:
-        """Change the model's trainable parameters in place.
+        """Change the model's trainable parameters, or what else is inherited, in place.
 
         Args:
             model: With the mean of the parents' weights.

@@ -10,6 +10,7 @@ from optuna_esgd.operators.coupling import ElasticCoupling
 from optuna_esgd.operators.gradient_noise import GradientNoiseMutation
 from optuna_esgd.operators.metropolis import MetropolisMutation
 from optuna_esgd.operators.mutation import Mutation
+from optuna_esgd.operators.path_mutation import PathMutation
 from optuna_esgd.operators.suppression import ClusterSuppression
 
 Diversity: TypeAlias = ClusterSuppression | ElasticCoupling
@@ -19,6 +20,7 @@ DiversityLike: TypeAlias = Diversity | str
 MUTATIONS: Mapping[str, Callable[[], Mutation]] = {
     "gradient_noise": GradientNoiseMutation,
     "metropolis": MetropolisMutation,
+    "path": PathMutation,
 }
 DIVERSITY: Mapping[str, Callable[[], Diversity]] = {
     "suppression": ClusterSuppression,

@@ -17,8 +17,10 @@ from optuna_esgd.optim.nonlinear_cg import NonlinearCG
 from optuna_esgd.optim.power_gradient import PowerAMSGrad, PowerGradientSGD
 from optuna_esgd.optim.rule import Rule
 from optuna_esgd.optim.rule_optimizer import RuleOptimizer
+from optuna_esgd.optim.stdp import STDP
 
 __all__ = [
+    "STDP",
     "BatchedUpdate",
     "Closure",
     "ConditionedMutation",

@@ -32,6 +32,7 @@ NOT_NEGATIVE = Limit("a number of at least 0", lambda v: _is_number(v) and 0 <= 
 POSITIVE = Limit("a number above 0", lambda v: _is_number(v) and 0 < v < math.inf)
 POSITIVE_OR_INF = Limit("a number above 0, or inf", lambda v: _is_number(v) and v > 0)
 BELOW_ONE = Limit("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
+UNIT = Limit("a number in [0, 1]", lambda v: _is_number(v) and 0 <= v <= 1)
 SHARE = Limit("a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1)
 COUNT = Limit("a whole number of at least 1", lambda v: _is_whole(v) and v >= 1)
 FLAG = Limit("True or False", lambda v: isinstance(v, bool | int) and v in (0, 1))

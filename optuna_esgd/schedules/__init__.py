@@ -10,6 +10,7 @@ from optuna_esgd.schedules.mutual_information import (
     MutualInformationLR,
     entropy,
     mutual_information,
+    mutual_information_decay,
 )
 from optuna_esgd.schedules.partitions import PartitionedTraining
 from optuna_esgd.schedules.range_test import RangeTest, lr_range_test
@@ -23,4 +24,5 @@ __all__ = [
     "heavy_ball_variance",
     "lr_range_test",
     "mutual_information",
+    "mutual_information_decay",
 ]

@@ -3,12 +3,16 @@
 After Vasudevan, "Mutual Information Based Learning Rate Decay for Stochastic Gradient Descent
 Training of Deep Neural Networks", Entropy 22(5):560 (2020): the mutual information between what a
 network predicts and the true outcome sets a decaying learning rate. Estimator and rule are ours.
+
+The rule is a ratchet: what it has to remember is how much of the truth is known, which means the
+same whatever the bounds of the learning rate are. So an individual can inherit it from a parent
+that trained with another rate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,6 +81,10 @@ class MutualInformationLR(LRScheduler):
 
     Raises:
         ConfigurationError: Bounds or threshold out of range.
+
+    Attributes:
+        information: I of each group when last measured, in nats; None before.
+        known: The ratchet, of each group: the largest I/H(Y) at which I had settled, in [0, 1].
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class MutualInformationLR(LRScheduler):
         self.threshold = threshold
         self.layerwise = layerwise
         self.information: list[float] | None = None
-        self._rates = [float(lr_max)] * len(optimizer.param_groups)
+        self.known = [0.0] * len(optimizer.param_groups)
         super().__init__(optimizer)
 
     def step(
@@ -122,7 +130,28 @@ class MutualInformationLR(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         """The learning rate of each group for the step to come."""
-        return list(self._rates)
+        return [self.lr_max - (self.lr_max - self.lr_min) * known for known in self.known]
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """What is remembered between calls, as (groups,) float64 tensors; can be set."""
+        memory = {"known": torch.tensor(self.known, dtype=torch.float64)}
+        if self.information is not None:
+            memory["information"] = torch.tensor(self.information, dtype=torch.float64)
+        return memory
+
+    @memory.setter
+    def memory(self, memory: Mapping[str, Tensor]) -> None:
+        n_groups = len(self.optimizer.param_groups)
+        for name, tensor in memory.items():
+            if name not in ("known", "information") or tensor.shape != (n_groups,):
+                raise ConfigurationError(
+                    f"A memory has 'known' and 'information' of {n_groups} parameter groups, got "
+                    f"{name!r} of shape {list(tensor.shape)}."
+                )
+        if "known" in memory:
+            self.known = memory["known"].tolist()
+        self.information = memory["information"].tolist() if "information" in memory else None
 
     def _measure(self, predictions: Any, targets: Tensor | None) -> None:
         n_groups = len(self.optimizer.param_groups)
@@ -137,13 +166,33 @@ class MutualInformationLR(LRScheduler):
         information = [mutual_information(one, targets) for one in each]
         before = self.information
         self.information = information
-        unknown = entropy(targets)
+        all_there_is = entropy(targets)
         for group, now in enumerate(information):
             if before is None or not self._has_settled(before[group], now):
                 continue
-            known = now / unknown if unknown > 0 else 1.0  # one class only: nothing to learn
-            rate = self.lr_min + (self.lr_max - self.lr_min) * (1 - known)
-            self._rates[group] = min(self._rates[group], rate)
+            known = now / all_there_is if all_there_is > 0 else 1.0  # one class: nothing to learn
+            self.known[group] = max(self.known[group], known)
 
     def _has_settled(self, before: float, now: float) -> bool:
         return abs(now - before) <= self.threshold * abs(before)
+
+
+def mutual_information_decay(
+    optimizer: Optimizer, n_steps: int, *, floor: float = 0.01, threshold: float = 0.01
+) -> MutualInformationLR:
+    """The schedule of a population: from the individual's learning rate down to a share of it.
+
+    Args:
+        optimizer: One parameter group, whose learning rate is ``lr_max``.
+        n_steps: Not needed: how far training has come is measured, not counted.
+        floor: ``lr_min`` as a share of ``lr_max``, in (0, 1].
+        threshold: See ``MutualInformationLR``.
+
+    Raises:
+        ConfigurationError: Numbers out of range.
+    """
+    del n_steps
+    if not 0 < floor <= 1:
+        raise ConfigurationError(f"floor must be in (0, 1], got {floor}.")
+    rate = float(optimizer.param_groups[0]["lr"])
+    return MutualInformationLR(optimizer, floor * rate, rate, threshold)

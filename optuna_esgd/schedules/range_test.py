@@ -53,8 +53,9 @@ def lr_range_test(
 
     Args:
         model: What is trained.
-        optimizer: Trains it; all of its groups get the same learning rate.
-        loss: Computes the loss of the next mini-batch at the model's current weights.
+        optimizer: Trains it; all of its groups get the same learning rate. Steps with a closure.
+        loss: Computes the loss of the next mini-batch at the model's current weights. An optimizer
+            that asks several times per step sees as many mini-batches.
         lr_low: First learning rate, above 0.
         lr_high: Last one, above ``lr_low``.
         n_steps: Steps from one to the other, at least 2.
@@ -102,13 +103,24 @@ def _sweep(
     divergence: float,
 ) -> tuple[list[float], list[float]]:
     """Train through the rates; the loss beside a rate is the first one after training with it."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            value = loss()
+            value.backward()
+        return value.detach()
+
     mean, tried, losses = 0.0, [], []
     rate: float | None = None
     for step, next_rate in enumerate([*rates, None]):
-        with torch.enable_grad():
-            optimizer.zero_grad()
-            value = loss()
-        mean = smoothing * mean + (1 - smoothing) * value.item()
+        if next_rate is None:
+            value = float(loss().detach())
+        else:
+            for group in optimizer.param_groups:
+                group["lr"] = next_rate
+            value = float(optimizer.step(closure))  # type: ignore[arg-type]
+        mean = smoothing * mean + (1 - smoothing) * value
         smoothed = mean / (1 - smoothing ** (step + 1))
         if not math.isfinite(smoothed):
             break
@@ -117,12 +129,6 @@ def _sweep(
             losses.append(smoothed)
             if smoothed > divergence * min(losses):
                 break
-        if next_rate is None:
-            break
-        value.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = next_rate
-        optimizer.step()
         rate = next_rate
     return tried, losses
 

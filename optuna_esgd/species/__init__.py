@@ -29,10 +29,12 @@ from optuna_esgd.species.rmsprop import RMSprop
 from optuna_esgd.species.rprop import Rprop
 from optuna_esgd.species.sgd import SGD
 from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.species.stdp import STDP
 
 __all__ = [
     "DEFAULT_SPECIES",
     "SGD",
+    "STDP",
     "AMSGrad",
     "Adadelta",
     "Adagrad",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import replace
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value
@@ -68,9 +70,12 @@ class Species:
         needs_closure: Whether a step evaluates the loss itself, as LBFGS does.
         batched: The rule that updates many individuals at once; None where there is none, or where
             a setting is beyond it.
+        listens_to_layers: Whether it needs to know what goes on inside of one model, so that a
+            cohort with it cannot be trained as one computation.
     """
 
     defaults: ClassVar[Mapping[str, Setting]] = {}
+    listens_to_layers: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -179,6 +184,23 @@ class Species:
             )
             for name in sorted(self.batched.hyperparameters - left_out)
         }
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model this species cannot train; those that train any need not override it.
+
+        Raises:
+            ConfigurationError: See above.
+        """
+        del model
+
+    def narrowed(self, name: str, low: float, high: float) -> Self:
+        """A copy that searches one of its real hyperparameters within these bounds only."""
+        range_ = self.space.get(name)
+        if not isinstance(range_, FloatRange):
+            raise ConfigurationError(f"{self.name} does not search {name!r} over real numbers.")
+        species = copy.copy(self)
+        species.space = {**self.space, name: replace(range_, low=low, high=high)}
+        return species
 
     def batched_update(self) -> Rule | None:
         """The rule for many individuals at once; stock species that have one override this."""

@@ -27,6 +27,7 @@ from optuna_esgd.species.radam import RAdam
 from optuna_esgd.species.rmsprop import RMSprop
 from optuna_esgd.species.rprop import Rprop
 from optuna_esgd.species.sgd import SGD
+from optuna_esgd.species.stdp import STDP
 
 SpeciesLike: TypeAlias = Species | str | type[Species] | type[torch.optim.Optimizer]
 
@@ -51,20 +52,29 @@ _STOCK = (
     NonlinearCG,
 )
 
+# Known by name, too, but not for any network: a population cannot just take all of them.
+_FOR_SPIKING_NETWORKS = (STDP,)
+
 DEFAULT_SPECIES: tuple[SpeciesLike, ...] = (SGD, Adam)
 
 
 def stock_species() -> dict[str, Species]:
-    """The species that come with the package, by name."""
+    """The species that come with the package and train any network, by name."""
     return {species.name: species for species in (make() for make in _STOCK)}
+
+
+def named_species() -> dict[str, Species]:
+    """Those, and the ones for spiking networks only."""
+    return stock_species() | {make().name: make() for make in _FOR_SPIKING_NETWORKS}
 
 
 def resolve_species(items: Sequence[SpeciesLike]) -> tuple[Species, ...]:
     """Make species of what users write.
 
     Args:
-        items: Species, classes of them, names of stock species, or optimizer classes: torch's own
-            ones become the stock species of that name, any other trains with its own defaults.
+        items: Species, classes of them, names of stock species in capitals or not, or optimizer
+            classes: those of torch and ours become the stock species of that name, any other
+            trains with its own defaults.
 
     Raises:
         ConfigurationError: Something else, an unknown name, a name that is taken, or nothing.
@@ -74,7 +84,7 @@ def resolve_species(items: Sequence[SpeciesLike]) -> tuple[Species, ...]:
     if not items:
         raise ConfigurationError("There must be at least one species.")
     by_object = all(isinstance(item, Species) for item in items)
-    stock = {} if by_object else stock_species()
+    stock = {} if by_object else named_species()
     resolved = tuple(_resolve(item, stock) for item in items)
     names = [species.name for species in resolved]
     for name in names:
@@ -90,9 +100,10 @@ def _resolve(item: object, stock: dict[str, Species]) -> Species:
     if isinstance(item, Species):
         return item
     if isinstance(item, str):
-        if item in stock:
-            return stock[item]
-        guesses = difflib.get_close_matches(item, stock, n=1)
+        names = {name.casefold(): name for name in stock}
+        if item.casefold() in names:
+            return stock[names[item.casefold()]]
+        guesses = [names[g] for g in difflib.get_close_matches(item.casefold(), names, n=1)]
         hint = f" Did you mean {guesses[0]!r}?" if guesses else ""
         raise ConfigurationError(
             f"There is no stock species {item!r}.{hint} There are {', '.join(stock)}."

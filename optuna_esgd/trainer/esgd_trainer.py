@@ -30,7 +30,7 @@ from optuna_esgd.store.trial_rows import find_trial_rows
 from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
-from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask
+from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
 from optuna_esgd.trainer.loop import WorkLoop, worker_name
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import (
@@ -75,7 +75,8 @@ class ESGDTrainer:
             themselves, so with W workers choose at most ``population_size / W``.
         mutation: How offspring are moved away from the mean of their parents: ``"gaussian"``
             noise; ``"gradient_noise"`` or ``GradientNoiseMutation(...)``; ``"metropolis"`` or
-            ``MetropolisMutation(...)``; or an object of your own (see ``operators.Mutation``).
+            ``MetropolisMutation(...)``; ``"path"`` or ``PathMutation()`` for networks of modules;
+            or an object of your own (see ``operators.Mutation``).
         diversity: What happens among the individuals of a cohort: ``"suppression"`` of updates
             like a fitter one's, ``"coupling"`` to the mean, objects such as
             ``ClusterSuppression(distance=0.1)`` or ``ElasticCoupling(0.02)``, or nothing.
@@ -298,6 +299,9 @@ class ESGDTrainer:
         sampler = find_sampler(study)
         model = self._build_model()
         layout = Layout.of(model)
+        for species in self.species.values():
+            species.check_model(model)
+        check_can_move(self._mutation, model)
         self._check_direction(study)
         cohort_size = self._cohort_size
         if find_population(study, self.store) is None:

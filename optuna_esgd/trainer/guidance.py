@@ -1,8 +1,9 @@
 """What guides an epoch of a supervised task besides its optimizer: schedules, and chosen batches.
 
-Nothing here is remembered between epochs. A schedule is a function of how many batches have
-passed in the SGD step, and errors are measured anew when an epoch begins; so an epoch that is
-trained again (after a crash, after a back-off, by another worker) is the same bit by bit.
+An epoch that is trained again (after a crash, after a back-off, by another worker) is the same bit
+by bit. A schedule is a function of how many batches have passed in the SGD step, and errors are
+measured anew when an epoch begins. Where a schedule remembers something it is in ``Epoch.memory``,
+which goes with the optimizer's state: kept, backed off, saved and inherited with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.sampling import OddballSampler
-from optuna_esgd.schedules import MomentumAnnealingLR
+from optuna_esgd.schedules import MomentumAnnealingLR, mutual_information_decay
 from optuna_esgd.trainer.task import Epoch
 
 Schedule: TypeAlias = Callable[[Optimizer, int], LRScheduler]
@@ -50,6 +51,28 @@ class ErrorDriven(Protocol):
         ...
 
 
+@runtime_checkable
+class InformedScheduler(Protocol):
+    """A scheduler that wants to know what the model answers, as ``MutualInformationLR`` does.
+
+    It is told when an epoch begins, and not stepped by batches.
+
+    Attributes:
+        memory: All that it remembers; what it is given in the individual's next epoch.
+    """
+
+    memory: dict[str, Tensor]
+
+    def step(self, predictions: Tensor, targets: Tensor) -> None:
+        """Set the learning rates.
+
+        Args:
+            predictions: What the model answers on the training examples, in evaluation mode.
+            targets: What would have been right.
+        """
+        ...
+
+
 MakeSampler: TypeAlias = Callable[..., BatchSampler]
 
 
@@ -66,7 +89,11 @@ def momentum_annealing(optimizer: Optimizer, n_steps: int) -> LRScheduler:
     return MomentumAnnealingLR(optimizer, half, n_steps - half, mu_escape=float(momentum))
 
 
-SCHEDULES: Mapping[str, Schedule] = {"cosine": cosine, "momentum_annealing": momentum_annealing}
+SCHEDULES: Mapping[str, Schedule] = {
+    "cosine": cosine,
+    "momentum_annealing": momentum_annealing,
+    "mutual_information": mutual_information_decay,
+}
 SAMPLERS: Mapping[str, MakeSampler] = {
     "oddball": OddballSampler,
     "importance": partial(OddballSampler, importance_weights=True),
@@ -117,7 +144,11 @@ def described(made: Callable[..., Any] | None) -> str | None:
 
 @contextlib.contextmanager
 def scheduled(
-    schedule: Schedule | None, optimizer: Optimizer, epoch: Epoch, n_batches: int
+    schedule: Schedule | None,
+    optimizer: Optimizer,
+    epoch: Epoch,
+    n_batches: int,
+    measure: Callable[[], tuple[Tensor, Tensor]],
 ) -> Iterator[Callable[[], None]]:
     """One epoch under a schedule that spans the SGD step.
 
@@ -129,6 +160,7 @@ def scheduled(
         optimizer: Its groups are changed within the block.
         epoch: Which epoch of the SGD step this is.
         n_batches: In one epoch.
+        measure: Predictions and targets of the training examples, for who is to be informed.
 
     Yields:
         What is to be called after each batch.
@@ -141,14 +173,31 @@ def scheduled(
         scheduler = schedule(optimizer, epoch.n_epochs * n_batches)
         with warnings.catch_warnings():  # it was stepped, by an optimizer of an earlier epoch
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            for _ in range(epoch.number * n_batches):
-                scheduler.step()
-        yield scheduler.step
+            advance = _take_up(scheduler, epoch, n_batches, measure)
+        yield advance
     finally:
         for group, settings in zip(optimizer.param_groups, shown, strict=True):
             for name in _settings(group).keys() - settings.keys():
                 del group[name]
             group.update(settings)
+
+
+def _take_up(
+    scheduler: LRScheduler,
+    epoch: Epoch,
+    n_batches: int,
+    measure: Callable[[], tuple[Tensor, Tensor]],
+) -> Callable[[], None]:
+    """Bring a new scheduler to where the epoch begins; returns what each batch does to it."""
+    if isinstance(scheduler, InformedScheduler):
+        scheduler.memory = dict(epoch.memory)
+        scheduler.step(*measure())
+        epoch.memory.clear()
+        epoch.memory.update(scheduler.memory)
+        return lambda: None
+    for _ in range(epoch.number * n_batches):
+        scheduler.step()
+    return scheduler.step
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.operators.mutation import Mutation
+from optuna_esgd.operators import Mutation, PathMutation
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, check_fitness, evaluation_mode
@@ -53,6 +53,16 @@ class TaskLandscape:
     def _calibrate(self, model: nn.Module) -> None:
         with torch.no_grad(), seeded(self._configuration.seed):
             self._task.calibrate(model)
+
+
+def check_can_move(mutation: Mutation | None, model: nn.Module) -> None:
+    """Refuse a mutation that finds nothing in the model to mutate.
+
+    Raises:
+        ConfigurationError: See above.
+    """
+    if isinstance(mutation, PathMutation):
+        mutation.check_model(model)
 
 
 def check_can_ask(mutation: Mutation | None, task: Task) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
-from optuna_esgd.errors import OptimizerError
+from optuna_esgd.errors import OptimizerError, TaskError
 from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
@@ -20,6 +20,9 @@ from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.spaces import of_species
 from optuna_esgd.trainer.spending import Spending, counted
 from optuna_esgd.trainer.task import Epoch, Task, check_fitness
+
+# How the names of what epochs remember begin, among those of the optimizer's state.
+_MEMORY = "memory."
 
 
 class RowTraining:
@@ -41,6 +44,7 @@ class RowTraining:
         self._individuals = individuals
         self._models = [build_seeded(task, configuration, weights.device) for _ in individuals]
         self._optimizers = [self._build_optimizer(row, one) for row, one in enumerate(individuals)]
+        self._memories: list[dict[str, Tensor]] = [{} for _ in individuals]
         for row, state in enumerate(states):
             self._take_up(row, state)
         self._kept_weights = weights.clone()
@@ -61,10 +65,11 @@ class RowTraining:
             seed=seed,
             hyperparameters=dict(one.hyperparameters),
             device=device,
+            memory=self._memories[row],
         )
         model, optimizer = self._models[row], self._optimizers[row]
         cost = self._species[one.species].gradients_per_step
-        with seeded(seed), counted(optimizer, cost) as spending:
+        with seeded(seed), counted(optimizer, cost, epoch.spending) as spending:
             model.train()
             try:
                 reported = self._task.train_epoch(model, optimizer, epoch)
@@ -90,7 +95,7 @@ class RowTraining:
         """Copy rows and flatten their optimizers' state."""
         self._kept_weights.copy_rows(self.weights, rows, rows)
         for row in rows:
-            self._kept_states[row] = flatten_state(self._optimizers[row])
+            self._kept_states[row] = self.optimizer_state(row)
 
     def restore(self, rows: Sequence[int]) -> None:
         """Copy the kept weights and state back."""
@@ -105,19 +110,35 @@ class RowTraining:
             self._take_up(row, state)
 
     def optimizer_state(self, row: int) -> dict[str, Tensor]:
-        """The current state of the row's optimizer."""
-        return flatten_state(self._optimizers[row])
+        """The current state of the row's optimizer, and what its epochs remember."""
+        memory = {_MEMORY + name: _copied(name, t) for name, t in self._memories[row].items()}
+        return {**flatten_state(self._optimizers[row]), **memory}
 
     def _take_up(self, row: int, state: Mapping[str, Tensor]) -> None:
-        """Give the row's model the row's weights, and a new optimizer this state."""
+        """Give the row's model the row's weights, and a new optimizer and memory this state."""
         self.weights.load_into(self._models[row], row)
         self._optimizers[row] = self._build_optimizer(row, self._individuals[row])
-        restore_state(self._optimizers[row], state)
+        self._memories[row] = {
+            name.removeprefix(_MEMORY): tensor.clone()
+            for name, tensor in state.items()
+            if name.startswith(_MEMORY)
+        }
+        of_optimizer = {n: tensor for n, tensor in state.items() if not n.startswith(_MEMORY)}
+        restore_state(self._optimizers[row], of_optimizer)
 
     def _build_optimizer(self, row: int, one: Individual) -> torch.optim.Optimizer:
         parameters = [p for p in self._models[row].parameters() if p.requires_grad]
         species = self._species[one.species]
         return species.build(parameters, of_species(species, one.hyperparameters))
+
+
+def _copied(name: str, tensor: object) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TaskError(
+            f"epoch.memory[{name!r}] must be a tensor, got {type(tensor).__name__}: it is stored "
+            "with the optimizer's state."
+        )
+    return tensor.detach().to("cpu", copy=True)
 
 
 def epoch_seed(configuration: Configuration, individual: Individual, number: int) -> int:

@@ -53,14 +53,19 @@ class CountingClosure(Closure):
 
 
 @contextlib.contextmanager
-def counted(optimizer: torch.optim.Optimizer, gradients_per_step: int = 1) -> Iterator[Spending]:
+def counted(
+    optimizer: torch.optim.Optimizer,
+    gradients_per_step: int = 1,
+    spending: Spending | None = None,
+) -> Iterator[Spending]:
     """Count what an optimizer's steps cost within a block.
 
     Args:
         optimizer: Whoever steps it.
         gradients_per_step: What a step without a closure is taken to have cost.
+        spending: What it is added to; starts from nothing if None.
     """
-    spending = Spending()
+    spending = Spending() if spending is None else spending
 
     def count(
         _: torch.optim.Optimizer, arguments: tuple[Any, ...], named: Mapping[str, Any]

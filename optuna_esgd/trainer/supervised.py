@@ -51,8 +51,11 @@ class SupervisedTask(Task):
         precision: ``"float32"``, or ``"bfloat16"`` to run forward and backward passes under
             autocast (weights stay as they are).
         schedule: Learning rate or momentum over the SGD step, by batches: ``"cosine"``,
-            ``"momentum_annealing"``, or ``schedule(optimizer, n_steps)`` that makes a scheduler of
-            ``torch.optim``. It starts from the values the trial shows in every generation.
+            ``"momentum_annealing"``, ``"mutual_information"``, or ``schedule(optimizer, n_steps)``
+            that makes a scheduler of ``torch.optim``. It starts from the values the trial shows in
+            every generation. One that has a ``memory``, as ``MutualInformationLR``, is told what
+            the model answers when an epoch begins (one more forward pass); what it remembers is
+            inherited with the optimizer's state.
         batches: Which examples come next: ``"oddball"`` by error, ``"importance"`` the same with
             importance weights, or ``batches(n, batch_size, generator=...)`` that makes a batch
             sampler, such as ``partial(OddballSampler, alpha=2)``. One that has ``update`` and
@@ -145,7 +148,11 @@ class SupervisedTask(Task):
         model.train()
         closure = SupervisedClosure(batches, model, optimizer, epoch, self.autocast)
         n_batches, n_scheduled = len(batches), 0
-        with scheduled(self.schedule, optimizer, epoch, n_batches) as advance:
+
+        def measure() -> tuple[Tensor, Tensor]:
+            return self._answers(model, epoch)
+
+        with scheduled(self.schedule, optimizer, epoch, n_batches, measure) as advance:
             while closure.n_advances < n_batches:
                 with blamed_on_the_optimizer(closure, type(optimizer).__name__):
                     optimizer.step(closure)  # type: ignore[arg-type]
@@ -181,8 +188,26 @@ class SupervisedTask(Task):
         )
         batches = SampledBatches(self.train, self.loss, epoch, made)
         with evaluation_mode(model), self.autocast(epoch.device):
-            batches.measure_errors(model, self.validation.batch_size)
+            if batches.measure_errors(model, self.validation.batch_size):
+                epoch.spending.n_forwards += self.train.n_batches
         return batches
+
+    @torch.no_grad()
+    def _answers(self, model: nn.Module, epoch: Epoch) -> tuple[Tensor, Tensor]:
+        """What the model answers on the training examples, and what would have been right."""
+        epoch.spending.n_forwards += self.train.n_batches
+        answers: list[tuple[Any, Any]] = []
+        with evaluation_mode(model), self.autocast(epoch.device):
+            for indices in torch.arange(len(self.train)).split(self.validation.batch_size):
+                inputs, targets = self.train.take(indices, epoch.device)
+                answers.append((model(inputs), targets))
+        if not all(isinstance(part, Tensor) for answer in answers for part in answer):
+            raise TaskError(
+                "A schedule that is told what the model answers needs outputs and targets that "
+                f"are tensors, got {', '.join(type(part).__name__ for part in answers[0])}."
+            )
+        predictions, right = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return predictions, right
 
     def fitness(self, model: nn.Module) -> float:
         """Mean metric (or loss) over the validation examples."""

@@ -15,6 +15,7 @@ import torch
 from optuna_esgd.errors import TaskError
 from optuna_esgd.evolution.fitness import clean_fitness
 from optuna_esgd.evolution.space import Space, Value
+from optuna_esgd.trainer.spending import Spending
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,11 @@ class Epoch:
             draw (data order, dropout, augmentation) from it and runs can be repeated bit by bit.
         hyperparameters: What the individual trains with.
         device: Where the model is.
+        memory: What earlier epochs of the individual have left, by name: yours to change in place.
+            It goes with the optimizer's state: kept, backed off, saved and inherited with it. No
+            epoch may remember anything elsewhere, or it could not be repeated.
+        spending: What the epoch costs. The optimizer's steps are counted by themselves; add what
+            you evaluate besides them.
     """
 
     generation: int
@@ -42,6 +48,8 @@ class Epoch:
     n_epochs: int = 1
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
+    spending: Spending = field(default_factory=Spending)
 
     def generator(self) -> torch.Generator:
         """A CPU generator seeded with ``seed``, e.g. for a ``DataLoader``."""

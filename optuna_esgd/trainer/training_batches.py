@@ -63,19 +63,20 @@ class SampledBatches(TrainingBatches):
             yield self._examples.take(torch.tensor(self._indices), self._epoch.device)
 
     @torch.no_grad()
-    def measure_errors(self, model: nn.Module, batch_size: int) -> None:
-        """Tell the sampler the loss of every example, if it wants to know.
+    def measure_errors(self, model: nn.Module, batch_size: int) -> bool:
+        """Tell the sampler the loss of every example, if it wants to know; whether it did.
 
         Args:
             model: In evaluation mode.
             batch_size: Examples per forward pass.
         """
         if self._driven is None:
-            return
+            return False
         for indices in torch.arange(len(self._examples)).split(batch_size):
             inputs, targets = self._examples.take(indices, self._epoch.device)
             errors = example_losses(self._loss, model(inputs), targets)
             self._driven.update(indices.tolist(), errors)
+        return True
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """The mean of the weighed losses, whose errors the sampler learns."""

@@ -172,10 +172,16 @@ class TaskWorkshop:
             training, evaluation = why_not_batched(
                 task, self._batched_model, self._layout, self._device
             )
+        training = training or self._why_not_together()
         self.trains_batched, self._scores_batched = training is None, evaluation is None
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
                 _logger.warning("The model %s row by row, not batched: %s.", what, reason)
+
+    def _why_not_together(self) -> str | None:
+        """Which species need a model for each individual; None if none of them does."""
+        names = [name for name, one in self._species.items() if one.listens_to_layers]
+        return f"species {', '.join(names)} listens to the layers of one model" if names else None
 
 
 def _outcome(

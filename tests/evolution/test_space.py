@@ -16,6 +16,7 @@ from optuna_esgd.evolution.space import (
     Scale,
     Value,
     contains,
+    middle,
     perturb,
     resample,
 )
@@ -279,3 +280,11 @@ def test_impossible_ranges_are_refused(make: object, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         make()  # type: ignore[operator]
     assert message in str(caught.value)
+
+
+def test_the_middle_is_that_of_the_scale() -> None:
+    assert middle(FloatRange(1e-4, 1e-2, "log")) == pytest.approx(1e-3)
+    assert middle(FloatRange(0.9, 0.999, "one_minus")) == pytest.approx(0.99)
+    assert middle(FloatRange(1.0, 2.0)) == 1.5
+    assert middle(IntRange(1, 5)) == 3
+    assert middle(Choices(("b", "a"))) == "b"

@@ -79,6 +79,19 @@ def test_modules_of_a_layer_are_summed_and_one_named_twice_counts_once() -> None
     torch.testing.assert_close(network(X, torch.tensor([[2, 2]])), single)
 
 
+def test_without_a_path_it_is_its_own() -> None:
+    network = make()
+    assert network.path.shape == (2, 2)
+    assert network.path.dtype == torch.int64
+    assert torch.equal(network(X), network(X, network.path))
+    network.path.copy_(torch.tensor([[0, 3], [1, 2]]))
+    assert torch.equal(network(X), network(X, [[0, 3], [1, 2]]))
+    assert "path" in network.state_dict()
+    torch.manual_seed(1)
+    drawn = [PathwayNetwork(2, 2).path for _ in range(20)]
+    assert {number for path in drawn for number in path.flatten().tolist()} == set(range(10))
+
+
 def test_a_frozen_path_keeps_its_bits_and_has_no_gradients() -> None:
     network, rng = make(), np.random.default_rng(0)
     path = network.random_path(rng)

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.schedules import MutualInformationLR, entropy, mutual_information
+from optuna_esgd.schedules import (
+    MutualInformationLR,
+    entropy,
+    mutual_information,
+    mutual_information_decay,
+)
 
 TARGETS = torch.tensor([0] * 50 + [1] * 50)
 FLIPPED = torch.tensor([1] * 5 + [0] * 45 + [0] * 5 + [1] * 45)  # a tenth of each
@@ -92,6 +97,37 @@ def test_state_dict_goes_on_where_it_stopped() -> None:
     assert rates(second) == [1.1]
     second.step(FLIPPED, TARGETS)
     assert rates(second) == pytest.approx([0.568996], abs=1e-6)
+
+
+def test_what_is_known_means_the_same_at_other_bounds() -> None:
+    """So an individual inherits it from a parent that trained with another rate."""
+    first, second = make(), make(lr_min=1.0, lr_max=3.0)
+    assert first.memory.keys() == {"known"}
+    settle(first, FLIPPED)
+    second.memory = first.memory
+    second.optimizer.step()
+    second.step(INDEPENDENT, TARGETS)
+    assert rates(second) == pytest.approx([1.0 + 2.0 * 0.468996], abs=1e-5)
+    assert second.memory["information"].tolist() == pytest.approx([0.0])
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [{"known": torch.zeros(2)}, {"rate": torch.zeros(1)}, {"information": torch.zeros(())}],
+)
+def test_refuses_a_memory_that_is_none(memory: dict[str, Tensor]) -> None:
+    with pytest.raises(ConfigurationError, match="'known' and 'information' of 1 parameter group"):
+        make().memory = memory
+
+
+def test_the_schedule_of_a_population_begins_at_the_rate_it_finds() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = mutual_information_decay(optimizer, 7, floor=0.1)
+    assert rates(scheduler) == [0.5]
+    assert settle(scheduler, TARGETS) == pytest.approx(0.05)
+    for floor in (0.0, 1.5, math.nan):
+        with pytest.raises(ConfigurationError, match=r"floor must be in \(0, 1\], got"):
+            mutual_information_decay(optimizer, 7, floor=floor)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))

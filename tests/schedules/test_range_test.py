@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.optim import ExtrapolatedSGD
 from optuna_esgd.schedules import RangeTest, lr_range_test
 
 
@@ -66,6 +67,18 @@ def test_model_and_optimizer_are_as_before() -> None:
         for name, tensor in tensors.items():
             assert torch.equal(tensor, after["state"][number][name])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_optimizer_that_evaluates_the_loss_itself_is_tested_by_its_closure() -> None:
+    model = Quadratic()
+    arguments = {"lr_low": 0.01, "lr_high": 0.5, "n_steps": 5, "smoothing": 0.0}
+    results = []
+    for optimizer in (
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        ExtrapolatedSGD(model.parameters(), lr=0.1, mode="nesterov"),  # the same without momentum
+    ):
+        results.append(lr_range_test(model, optimizer, model.loss, **arguments))  # type: ignore[arg-type]
+    assert results[1].losses == pytest.approx(results[0].losses)
 
 
 def test_what_fails_is_undone_too() -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError, TaskError
 from optuna_esgd.sampling import OddballSampler
-from optuna_esgd.schedules import PartitionedTraining
+from optuna_esgd.schedules import PartitionedTraining, mutual_information_decay
 from optuna_esgd.species import SGD, Species
 from optuna_esgd.store.verification import verify
 from optuna_esgd.trainer.guidance import described
@@ -34,6 +34,7 @@ def evenly(n: int, batch_size: int, generator: torch.Generator) -> BatchSampler:
 GUIDES: dict[str, dict[str, Any]] = {
     "cosine": {"schedule": "cosine"},
     "momentum annealing": {"schedule": "momentum_annealing"},
+    "mutual information": {"schedule": partial(mutual_information_decay, threshold=10.0)},
     "oddball": {"batches": "oddball"},
     "importance": {"batches": "importance"},
     "squared errors": {"batches": partial(OddballSampler, alpha=2)},
@@ -227,7 +228,10 @@ def test_refuses_dropout_that_makes_no_difference() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"schedule": "cosin"}, r"one of \['cosine', 'momentum_annealing'\], .* got 'cosin'"),
+        (
+            {"schedule": "cosin"},
+            r"one of \['cosine', 'momentum_annealing', 'mut.*'\], .* got 'cosin'",
+        ),
         ({"schedule": 3}, "got 3"),
         ({"batches": "odd"}, r"one of \['importance', 'oddball'\], .* got 'odd'"),
     ],
