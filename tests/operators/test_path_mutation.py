@@ -11,7 +11,7 @@ from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.paths import mutate_path
 from optuna_esgd.modules import PathwayNetwork
 from optuna_esgd.operators import PathMutation, resolve_mutation
-from tests.operators.landscapes import Bowl
+from tests.operators.landscapes import KnownLandscape
 
 
 def make() -> PathwayNetwork:
@@ -24,7 +24,7 @@ def test_the_path_moves_as_in_the_paper_and_weights_do_not() -> None:
     before = copy.deepcopy(network.state_dict())
     for seed in range(10):
         expected = mutate_path(network.path.numpy(), 6, np.random.default_rng(seed))
-        PathMutation().mutate(network, 0.1, Bowl(), seed=seed)
+        PathMutation().mutate(network, 0.1, KnownLandscape(), seed=seed)
         assert np.array_equal(network.path.numpy(), expected)
     assert not torch.equal(network.path, before["path"])
     for name, tensor in network.state_dict().items():
@@ -34,7 +34,7 @@ def test_the_path_moves_as_in_the_paper_and_weights_do_not() -> None:
 def test_a_seed_is_a_mutation() -> None:
     networks = [make() for _ in range(2)]
     for network in networks:
-        PathMutation().mutate(nn.Sequential(network), 0.1, Bowl(), seed=3)
+        PathMutation().mutate(nn.Sequential(network), 0.1, KnownLandscape(), seed=3)
     assert torch.equal(networks[0].path, networks[1].path)
 
 

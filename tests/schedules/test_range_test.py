@@ -72,13 +72,13 @@ def test_model_and_optimizer_are_as_before() -> None:
 def test_an_optimizer_that_evaluates_the_loss_itself_is_tested_by_its_closure() -> None:
     model = Quadratic()
     arguments = {"lr_low": 0.01, "lr_high": 0.5, "n_steps": 5, "smoothing": 0.0}
-    results = []
-    for optimizer in (
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        ExtrapolatedSGD(model.parameters(), lr=0.1, mode="nesterov"),  # the same without momentum
-    ):
-        results.append(lr_range_test(model, optimizer, model.loss, **arguments))  # type: ignore[arg-type]
-    assert results[1].losses == pytest.approx(results[0].losses)
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    ahead = ExtrapolatedSGD(model.parameters(), lr=0.1, mode="nesterov")  # the same at μ = 0
+    first, second = (
+        lr_range_test(model, one, model.loss, **arguments)  # type: ignore[arg-type]
+        for one in (plain, ahead)
+    )
+    assert second.losses == pytest.approx(first.losses)
 
 
 def test_what_fails_is_undone_too() -> None:

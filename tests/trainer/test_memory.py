@@ -1,4 +1,4 @@
-"""What epochs remember: it goes with the optimizer's state, and schedules by information use it."""
+"""What epochs remember goes with the optimizer's state; schedules by information use it."""
 
 from __future__ import annotations
 
@@ -183,5 +183,5 @@ def test_outputs_that_are_no_classes_are_refused(tmp_path: Path) -> None:
         train=(inputs, inputs[:, :3]),
         validation=(inputs, inputs[:, :3]),
     )
-    with pytest.raises(ConfigurationError, match="one prediction .* per true class"):
+    with pytest.raises(ConfigurationError, match=r"one prediction .* per true class"):
         make_study().optimize(esgd.ESGDTrainer(task), n_trials=1)
