@@ -99,18 +99,28 @@ class LIFLayer(nn.Module):
         Returns:
             (steps, batch, out_features).
         """
-        currents = self.synapses(inputs)
-        potential = torch.zeros_like(currents[0])
-        outputs = []
-        for current in currents:
-            potential = self.beta * potential + current
-            if not self.spiking:
-                outputs.append(potential)
-                continue
-            spikes = spike(potential, self.window)
-            potential = potential - spikes.detach() * _THRESHOLD
-            outputs.append(spikes)
-        answers = torch.stack(outputs)
-        if self.spiking:
-            note_spikes(self.synapses.weight, inputs, answers)
-        return answers
+        currents: Tensor = self.synapses(inputs)
+        if not self.spiking:
+            return integrate(currents, self.beta)
+        potential, outputs = currents[0], []
+        for step, current in enumerate(currents):
+            if step > 0:
+                potential = torch.add(current, potential, alpha=self.beta)
+            outputs.append(spike(potential, self.window))
+            potential = potential - outputs[-1].detach()  # times the threshold, which is 1
+        spikes = torch.stack(outputs)
+        note_spikes(self.synapses.weight, inputs, spikes)
+        return spikes
+
+
+def integrate(currents: Tensor, beta: float) -> Tensor:
+    """Potentials without spikes: V_t = Σ_s β^(t - s)·I_s for s <= t, all steps at once.
+
+    Args:
+        currents: (steps, ...) I.
+        beta: β.
+    """
+    ages = torch.arange(len(currents), device=currents.device)
+    ages = (ages[:, None] - ages).to(currents.dtype)
+    kernel = torch.where(ages >= 0, beta ** ages.clamp(min=0), 0.0)
+    return torch.tensordot(kernel, currents, dims=1)

@@ -24,7 +24,12 @@ from optuna_esgd.species.nadam import NAdam
 from optuna_esgd.species.nonlinear_cg import NonlinearCG
 from optuna_esgd.species.power_gradient import PowerAMSGrad, PowerGradientSGD
 from optuna_esgd.species.radam import RAdam
-from optuna_esgd.species.registry import DEFAULT_SPECIES, resolve_species, stock_species
+from optuna_esgd.species.registry import (
+    DEFAULT_SPECIES,
+    named_species,
+    resolve_species,
+    stock_species,
+)
 from optuna_esgd.species.rmsprop import RMSprop
 from optuna_esgd.species.rprop import Rprop
 from optuna_esgd.species.sgd import SGD
@@ -55,6 +60,7 @@ __all__ = [
     "Rprop",
     "Species",
     "flatten_state",
+    "named_species",
     "resolve_species",
     "restore_state",
     "stock_species",

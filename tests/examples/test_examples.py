@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from optuna_esgd.species import named_species
+
 # Shells start background jobs with SIGINT ignored, and children inherit it.
 INTERRUPTIBLE = """
 import pathlib, runpy, signal, sys
@@ -165,3 +167,15 @@ def test_entropy_sgd_finds_the_wide_valley(tmp_path: Path) -> None:
     errors = [float(found) for found in re.findall(r"test error ([\d.]+)%", text)]
     assert len(errors) == 2
     assert max(errors) < 12
+
+
+@pytest.mark.slow
+def test_every_species_takes_part_and_the_better_ones_spread(tmp_path: Path) -> None:
+    text = run_drawing("all_species.py", tmp_path)
+    assert number(r"species: (\d+) in the library", text) == len(named_species())
+    assert number(r"(\d+) in the first generation", text) == len(named_species())
+    before, after = (
+        number(rf"leader: {words}", text) for words in (r".* from (\d+)", r".* to (\d+)")
+    )
+    assert after > before
+    assert number(r"test error of the best network: ([\d.]+)%", text) < 50

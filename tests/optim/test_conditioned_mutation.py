@@ -66,6 +66,33 @@ def test_the_spread_and_the_share_at_infinite_beta() -> None:
     assert abs(float((steps != 0).any(1).double().mean()) - 0.5) < 5e-3
 
 
+class Curved(Linear):
+    """U = g·θ + h·θ²/2 around 0, one curvature h in all directions."""
+
+    def __init__(self, rows: torch.Tensor, gradient: torch.Tensor, curvature: float) -> None:
+        super().__init__(rows, gradient)
+        self.curvature = curvature
+
+    def losses(self) -> torch.Tensor:
+        return super().losses() + self.curvature / 2 * self.rows.square().sum(1, keepdim=True)
+
+
+def test_where_the_loss_curves_fewer_are_kept_and_the_mean_move_is_shorter() -> None:
+    """a = σ·tr(H)/(2·|g|) = 1/2: acceptance Φ(-a), drift times exp(-a²/2)."""
+    n, width, a = 40_000, 100, 0.5
+    x = torch.zeros(n, width, dtype=torch.float64)
+    direction = torch.full((width,), width**-0.5, dtype=torch.float64)
+    columns = {"sigma": torch.full((n, 1), SIGMA), "beta": torch.full((n, 1), math.inf)}
+    draws = Draws(torch.arange(n).unsqueeze(1), torch.arange(width))
+    part = Part(x, {}, {k: v.double() for k, v in columns.items()}, draws)
+    curvature = 2 * a * SLOPE / (SIGMA * width)
+    run_step(ConditionedMutationRule(), [part], Curved(x, direction * SLOPE, curvature))
+    accepted = float((x != 0).any(1).double().mean())
+    assert accepted == pytest.approx(math.erfc(a / math.sqrt(2)) / 2, abs=0.01)
+    drift = -SIGMA / math.sqrt(2 * math.pi) * math.exp(-a * a / 2)
+    assert float((x @ direction).mean()) == pytest.approx(drift, abs=1.5e-3)
+
+
 def test_sigma_for_lr() -> None:
     assert sigma_for_lr(1e-4) == pytest.approx(1e-4 * math.sqrt(2 * math.pi))
     assert sigma_for_lr(0.01, 2.0) == pytest.approx(0.1)

@@ -206,6 +206,8 @@ def test_siblings_draw_different_mutations() -> None:
         (SGD(), N_BATCHES, 0),
         (Rprop(), N_BATCHES, 0),
         (ConditionedMutation(), 0, 2 * N_BATCHES),
+        (PowerAMSGrad(), N_BATCHES, 0),
+        (CycleStabilizedSGD(), N_BATCHES, 0),
         (ExtrapolatedSGD(), N_BATCHES, 0),
         (ExtrapolatedSGD(mode="extragradient"), 2 * N_BATCHES, 0),
         (EntropySGD(langevin_steps=2), 4, 0),  # 3 mini-batches are two steps of 2
