@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -41,22 +40,22 @@ class SpikingLayer(Protocol):
     synapses: nn.Linear
 
 
-_noted: ContextVar[list[Spikes] | None] = ContextVar("noted", default=None)
+# Threads may listen at once: each then hears of all, and knows its own layers by their weights.
+_listeners: list[list[Spikes]] = []
 
 
 @contextlib.contextmanager
 def noted_spikes() -> Iterator[list[Spikes]]:
     """Listen for a block; the list fills as layers run, in their order."""
     spikes: list[Spikes] = []
-    token = _noted.set(spikes)
+    _listeners.append(spikes)
     try:
         yield spikes
     finally:
-        _noted.reset(token)
+        _listeners[:] = [others for others in _listeners if others is not spikes]
 
 
 def note_spikes(weights: Tensor, inputs: Tensor, outputs: Tensor) -> None:
     """Tell who listens, if anybody does; see ``Spikes``."""
-    spikes = _noted.get()
-    if spikes is not None:
+    for spikes in _listeners:
         spikes.append(Spikes(weights, inputs.detach(), outputs.detach()))

@@ -31,7 +31,6 @@ def test_ranges_become_narrower_and_repeat() -> None:
     for before, after in zip(wide, first, strict=True):
         low, high = bounds(after)
         assert bounds(before)[0] < low < high < bounds(before)[1]
-        assert high / low > 3
         assert {**after.space, "lr": None} == {**before.space, "lr": None}
         assert bounds(before) in ((1e-4, 1e4), (1e-6, 1e2))  # the given ones stay
     other = esgd.narrow_learning_rates(task, wide, n_steps=50, seed=1)
