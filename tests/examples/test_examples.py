@@ -156,6 +156,7 @@ def test_a_frozen_path_speeds_up_the_next_task(tmp_path: Path) -> None:
 def test_mutations_that_do_no_harm_are_gradient_descent(tmp_path: Path) -> None:
     text = run_drawing("mutation_is_descent.py", tmp_path)
     assert number(r"mean loss: ([\d.]+)%", text) < 5
+    assert number(r"([-\de.]+) of their mean", text) < number(r"([-\de.]+) of one run", text) / 2
     assert number(r"([\d.]+) by descent", text) < number(r"loss: ([\d.]+) at first", text) / 2
 
 
