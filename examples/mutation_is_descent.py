@@ -2,8 +2,8 @@
 
 A small network learns sin(πx) twice: by mutations of all weights that are kept if the loss does
 not increase, and by gradient descent with gradients of unit length. With σ = lr·√(2π) the mean of
-the mutating runs follows gradient descent: in its loss, and in its weights the closer the more runs
-there are.
+the mutating runs follows gradient descent: in its loss, and in its weights, the closer the more
+runs there are.
 """
 
 from __future__ import annotations
