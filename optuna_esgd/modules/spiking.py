@@ -120,7 +120,8 @@ def integrate(currents: Tensor, beta: float) -> Tensor:
         currents: (steps, ...) I.
         beta: β.
     """
-    ages = torch.arange(len(currents), device=currents.device)
-    ages = (ages[:, None] - ages).to(currents.dtype)
+    steps = torch.arange(len(currents), device=currents.device)
+    # Half precision cannot count the steps of a long sequence.
+    ages = (steps[:, None] - steps).to(torch.promote_types(currents.dtype, torch.float32))
     kernel = torch.where(ages >= 0, beta ** ages.clamp(min=0), 0.0)
-    return torch.tensordot(kernel, currents, dims=1)
+    return torch.tensordot(kernel.to(currents.dtype), currents, dims=1)

@@ -23,6 +23,9 @@ from optuna_esgd.sampling import OddballSampler
 from optuna_esgd.schedules import MomentumAnnealingLR, mutual_information_decay
 from optuna_esgd.trainer.task import Epoch
 
+# How the names of what schedules remember begin, among what an epoch remembers.
+_MEMORY = "schedule."
+
 Schedule: TypeAlias = Callable[[Optimizer, int], LRScheduler]
 
 
@@ -190,10 +193,10 @@ def _take_up(
 ) -> Callable[[], None]:
     """Bring a new scheduler to where the epoch begins; returns what each batch does to it."""
     if isinstance(scheduler, InformedScheduler):
-        scheduler.memory = dict(epoch.memory)
+        names = [name for name in epoch.memory if name.startswith(_MEMORY)]
+        scheduler.memory = {name.removeprefix(_MEMORY): epoch.memory.pop(name) for name in names}
         scheduler.step(*measure())
-        epoch.memory.clear()
-        epoch.memory.update(scheduler.memory)
+        epoch.memory.update({_MEMORY + name: t for name, t in scheduler.memory.items()})
         return lambda: None
     for _ in range(epoch.number * n_batches):
         scheduler.step()
