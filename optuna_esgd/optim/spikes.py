@@ -44,6 +44,14 @@ class SpikingLayer(Protocol):
 _listeners: list[list[Spikes]] = []
 
 
+def spiking_weights(model: nn.Module) -> list[Tensor]:
+    """(neurons, inputs) synapses of each spiking layer of a model, in its order."""
+    layers: list[SpikingLayer] = [
+        module for module in model.modules() if isinstance(module, SpikingLayer)
+    ]
+    return [layer.synapses.weight for layer in layers if layer.spiking]
+
+
 @contextlib.contextmanager
 def noted_spikes() -> Iterator[list[Spikes]]:
     """Listen for a block; the list fills as layers run, in their order."""

@@ -10,7 +10,7 @@ from torch import nn
 from optuna_esgd import optim
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import FloatRange
-from optuna_esgd.optim.spikes import SpikingLayer
+from optuna_esgd.optim.spikes import spiking_weights
 from optuna_esgd.species.base import Setting, Species
 
 
@@ -33,11 +33,9 @@ class STDP(Species):
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model without spiking synapses to train."""
-        for layer in model.modules():
-            is_spiking = isinstance(layer, SpikingLayer) and layer.spiking
-            if is_spiking and layer.synapses.weight.requires_grad:
-                return
-        raise ConfigurationError(
-            f"Species {self.name!r} trains spiking layers, but {type(model).__name__} has none "
-            "that can be trained. Build the model of modules.LIFLayer, or leave this species out."
-        )
+        if not any(weights.requires_grad for weights in spiking_weights(model)):
+            raise ConfigurationError(
+                f"Species {self.name!r} trains spiking layers, but {type(model).__name__} has "
+                "none that can be trained. Build the model of modules.LIFLayer, or leave this "
+                "species out."
+            )

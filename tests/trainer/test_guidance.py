@@ -34,7 +34,7 @@ def evenly(n: int, batch_size: int, generator: torch.Generator) -> BatchSampler:
 GUIDES: dict[str, dict[str, Any]] = {
     "cosine": {"schedule": "cosine"},
     "momentum annealing": {"schedule": "momentum_annealing"},
-    "mutual information": {"schedule": partial(mutual_information_decay, threshold=10.0)},
+    "mutual information": {"schedule": partial(mutual_information_decay, threshold=1e9)},
     "oddball": {"batches": "oddball"},
     "importance": {"batches": "importance"},
     "squared errors": {"batches": partial(OddballSampler, alpha=2)},
