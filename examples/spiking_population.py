@@ -18,7 +18,7 @@ import optuna_esgd as esgd
 from optuna_esgd.modules import LIFLayer
 from optuna_esgd.species import SGD, Adam
 
-STEPS, GENERATIONS, POPULATION = 50, 6, 6
+STEPS, GENERATIONS, POPULATION = 25, 6, 6
 
 
 class SpikingNetwork(nn.Module):
@@ -38,7 +38,7 @@ class SpikingNetwork(nn.Module):
 
 
 def patterns() -> tuple[Tensor, Tensor]:
-    """Each input spikes once in the 50 steps on average."""
+    """Each input spikes once in the 25 steps on average."""
     generator = torch.Generator().manual_seed(0)
     spikes = (torch.rand(256, STEPS, 100, generator=generator) < 1 / STEPS).float()
     return spikes, torch.randint(2, (256,), generator=generator)

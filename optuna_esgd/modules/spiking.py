@@ -124,4 +124,5 @@ def integrate(currents: Tensor, beta: float) -> Tensor:
     # Half precision cannot count the steps of a long sequence.
     ages = (steps[:, None] - steps).to(torch.promote_types(currents.dtype, torch.float32))
     kernel = torch.where(ages >= 0, beta ** ages.clamp(min=0), 0.0)
-    return torch.tensordot(kernel.to(currents.dtype), currents, dims=1)
+    potentials: Tensor = torch.tensordot(kernel.to(currents.dtype), currents, dims=1)
+    return potentials
