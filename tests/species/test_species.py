@@ -15,6 +15,7 @@ from optuna_esgd.species import (
     SGD,
     Adam,
     AMSGrad,
+    named_species,
     resolve_species,
     stock_species,
 )
@@ -190,7 +191,7 @@ class WithArgument(Species):
         ("Adam", "must be a list"),
         (SGD(), "must be a list"),
         (None, "must be a list"),
-        (["adam"], "no stock species 'adam'.* Did you mean 'Adam'.* There are SGD, Adam, "),
+        (["adm"], "no stock species 'adm'.* Did you mean 'Adam'.* There are SGD, Adam, "),
         ([3], "A species is an object .* got 3"),
         ([torch.nn.Linear], "A species is an object"),
         ([SGD, SGD(lr=0.1)], r"Two species are called 'SGD'.*SGD\(name=\"SGD2\"\)"),
@@ -200,3 +201,9 @@ class WithArgument(Species):
 def test_resolve_refuses(items: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         resolve_species(items)
+
+
+def test_names_are_found_in_capitals_or_not() -> None:
+    resolved = resolve_species(["sgd", "ADAMW", "nonlinearcg", "stdp"])
+    assert [species.name for species in resolved] == ["SGD", "AdamW", "NonlinearCG", "STDP"]
+    assert named_species().keys() - stock_species().keys() == {"STDP"}
