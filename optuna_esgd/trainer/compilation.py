@@ -16,6 +16,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
 
+_SLICE = torch.ops.aten.slice.Tensor
+
 _compiled: dict[str, Compiled] = {}
 _turn = threading.RLock()
 
@@ -53,6 +55,7 @@ def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compile
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             graph = make_fx(function)(*arguments)
+            _compute_columns_once(graph)
             key = _digest(graph, arguments)
             if key not in _compiled:
                 _compiled[key] = _compile(graph, arguments)
@@ -77,6 +80,37 @@ def _compile(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Compiled:
     if compiled.n_compilations == 0:
         raise RuntimeError("torch.compile is switched off here")
     return compiled
+
+
+def _compute_columns_once(graph: fx.GraphModule) -> None:
+    """Keep what is computed per row from being computed again for every element.
+
+    The compiler would write coefficients such as 1 - beta ** t, of (rows, 1), into the loop over
+    the (rows, d) weights, where powers cost more than all the rest. What goes through ``cat`` it
+    keeps in memory of its own.
+    """
+    for node in list(graph.graph.nodes):
+        is_computed = node.op == "call_function" and node.target is not _SLICE
+        if not (is_computed and _is_column(node) and any(map(_is_wide, node.users))):
+            continue
+        with graph.graph.inserting_after(node):
+            doubled = graph.graph.call_function(torch.ops.aten.cat.default, ([node, node], 1))
+        with graph.graph.inserting_after(doubled):
+            column = graph.graph.call_function(_SLICE, (doubled, 1, 0, 1))
+        for user in list(node.users):
+            if user is not doubled and _is_wide(user):
+                user.replace_input_with(node, column)
+    graph.recompile()
+
+
+def _is_column(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == 1
+
+
+def _is_wide(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] > 1
 
 
 def _digest(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> str:

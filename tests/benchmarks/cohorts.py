@@ -16,13 +16,14 @@ import torch
 import optuna_esgd as esgd
 from optuna_esgd.engine.actions import Commit
 from optuna_esgd.engine.individual import Individual
+from optuna_esgd.species import SGD, Adam
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.sgd import Training
 from optuna_esgd.trainer.workshop import TaskWorkshop
 from tests.benchmarks.networks import NETWORKS
 
-SPECIES: dict[str, Species] = {one.name: one for one in (esgd.SGD(), esgd.Adam())}
+SPECIES: dict[str, Species] = {one.name: one for one in (SGD(), Adam())}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The benchmarks of training, at toy size: that they measure the real thing, not how fast it is."""
+"""The benchmarks of training at toy size: that they measure the real thing, not its speed."""
 
 from __future__ import annotations
 
