@@ -41,6 +41,9 @@ _USUAL_GENERATIONS = 20
 _CLEARLY_FASTER = 0.9
 _N_ROUNDS = 3
 _LONG_ROUND_SECONDS = 1.0
+_SMALL_STEP_SECONDS = 0.01
+_ROWS_OF_LARGE_MODELS = 4
+_CLOCK_SECONDS = 1e-6  # a clock must be as fine as that to time a step
 
 
 class Calibration:
@@ -78,7 +81,7 @@ class Calibration:
             return "rows"
         started = time.perf_counter()
         try:
-            best = self._choose(_first_batches(self._task))
+            best = self._choose(self._task)
         except EsgdError:
             raise
         except Exception:  # whatever is wrong with the task, training it will say it better
@@ -96,27 +99,30 @@ class Calibration:
         return best
 
     def _choose(self, task: SupervisedTask) -> Backend:
-        one_batch = [self._rows(task, "rows")]
-        self._measure({"rows": one_batch[0]})
+        self._measure({"rows": self._rows(_first_batches(task, 2), "rows")})
         if self._run_seconds("rows") < _SHORT_RUN_SECONDS:
             return "batched"
-        contenders: dict[Backend, Training] = {"rows": one_batch[0]}
+        is_small = self._seconds.pop("rows") < _SMALL_STEP_SECONDS
+        n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
+        task = _first_batches(task, 8 if is_small else 2)
+        contenders: dict[Backend, Training] = {"rows": self._rows(task, "rows")}
         model = BatchedModel(task, self._build(), self._device)
         with seeded(self._configuration.seed):
             reason, _ = why_not_batched(task, model, self._layout, self._device)
         if reason is None:
-            contenders["batched"] = self._batched(task, model)
+            contenders["batched"] = self._batched(task, model, n_rows)
         else:
             _logger.info("The model trains row by row, not batched: %s.", reason)
         if any(len(entry.shape) == 4 for entry in self._layout.of_kind("parameter")):
             contenders["channels_last"] = self._rows(task, "channels_last")
         self._measure(contenders)
-        if reason is None and self._run_seconds(self._best()) > _COMPILED_RUN_SECONDS:
+        # Compiling saves what lies between operations: where rows are as fast, that is little.
+        is_worth_it = self._run_seconds(self._best()) > _COMPILED_RUN_SECONDS
+        if self._best() == "batched" and is_worth_it:
             steps = CompiledSteps(task, model, self._layout, self._species, self._device)
-            contenders = {self._best(): contenders[self._best()]}
             if steps.find(self._n_rows, min(task.train.batch_size, len(task.train))) is not None:
-                contenders["compiled"] = self._batched(task, model, steps)
-                self._measure(contenders)
+                compiled = self._batched(task, model, self._n_rows, steps)
+                self._measure({"batched": contenders["batched"], "compiled": compiled})
         return self._best()
 
     @property
@@ -149,12 +155,11 @@ class Calibration:
         for _ in range(_N_ROUNDS):
             longest = 0.0
             for name, training in contenders.items():
-                started = time.perf_counter()
+                started = self._clock()
                 spent = training.train_epoch(next(numbers))
-                self._synchronize()
-                seconds = time.perf_counter() - started
+                seconds = self._clock() - started
                 longest = max(longest, seconds)
-                each = seconds / max(1, sum(one.n_gradients for one in spent))
+                each = max(seconds, _CLOCK_SECONDS) / max(1, sum(one.n_gradients for one in spent))
                 self._seconds[name] = min(each, self._seconds.get(name, math.inf))
             if longest > _LONG_ROUND_SECONDS:
                 return
@@ -172,9 +177,13 @@ class Calibration:
         )
 
     def _batched(
-        self, task: SupervisedTask, model: BatchedModel, steps: CompiledSteps | None = None
+        self,
+        task: SupervisedTask,
+        model: BatchedModel,
+        n_rows: int,
+        steps: CompiledSteps | None = None,
     ) -> Training:
-        individuals = self._individuals(self._n_rows)
+        individuals = self._individuals(n_rows)
         return BatchedTraining(
             task,
             model,
@@ -215,15 +224,20 @@ class Calibration:
     def _build(self) -> nn.Module:
         return build_seeded(self._task, self._configuration, self._device)
 
-    def _synchronize(self) -> None:
+    def _clock(self) -> float:
+        """Seconds that do not depend on what else the processor does, where that can be had."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+        is_fine = time.get_clock_info("thread_time").resolution <= _CLOCK_SECONDS
+        if self._device.type == "cpu" and is_fine:
+            return time.thread_time()
+        return time.perf_counter()
 
 
-def _first_batches(task: SupervisedTask) -> SupervisedTask:
+def _first_batches(task: SupervisedTask, n: int) -> SupervisedTask:
     """The same task on its first batches, all of full size if there is one."""
     small = copy.copy(task)
-    small.train = task.train.first(2 if len(task.train) >= 2 * task.train.batch_size else 1)
+    small.train = task.train.first(max(1, min(n, len(task.train) // task.train.batch_size)))
     return small
 
 

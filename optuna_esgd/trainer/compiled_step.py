@@ -1,4 +1,4 @@
-"""The step of a cohort as one compiled function: batch, gradients, and the update of each species.
+"""The step of a cohort as one compiled function: gradients, and the update of each species.
 
 There is one function for each size of cohort and batch. Which rows are of which species, and all
 hyperparameters, are tensors: the function is the same from generation to generation.
@@ -59,7 +59,7 @@ class CompiledSteps:
         """The step for these sizes, compiled now if need be.
 
         Returns:
-            A function of ``CohortMemory.tensors`` and inputs, targets, (P, batch) indices and (P,)
+            A function of ``CohortMemory.tensors``, (P, batch, ...) inputs and targets, and (P,)
             keys of dropout masks, which returns the gradients of each block if there are species
             without a rule. None where steps are to be taken eagerly.
         """
@@ -69,25 +69,25 @@ class CompiledSteps:
         found = self._found[key]
         return None if found is None else found.call
 
-    @property
-    def seconds(self) -> float:
-        """What compiling took so far."""
-        return sum(one.seconds for one in self._found.values() if one is not None)
-
     def _compile(self, n_rows: int, batch_size: int) -> Compiled | None:
         examples = self._task.train
         is_smaller = batch_size < min(examples.batch_size, len(examples))
         if self._has_failed or (is_smaller and examples.n_batches >= _MANY_BATCHES):
             return None
         weights = Matrix.zeros(self.plan.layout, n_rows, self._device)
-        indices = torch.zeros(n_rows, batch_size, dtype=torch.int64, device=self._device)
+        keys = torch.zeros(n_rows, dtype=torch.int64, device=self._device)
         compiled = compile_function(
             self._step,
             [
                 *CohortMemory.allocate(self.plan, weights).tensors,
-                *examples.on(self._device),
-                indices,
-                indices[:, 0].clone(),
+                *(
+                    part[:1]
+                    .expand(n_rows * batch_size, *part.shape[1:])
+                    .reshape(n_rows, batch_size, *part.shape[1:])
+                    .contiguous()
+                    for part in examples.on(self._device)
+                ),
+                keys,
             ],
         )
         if isinstance(compiled, str):
@@ -108,14 +108,14 @@ class CompiledSteps:
 
     def _step(self, *tensors: Tensor) -> list[Tensor]:
         """One step of all rows; see ``find``."""
-        memory = CohortMemory.of(self.plan, tensors[:-4])
-        inputs, targets, indices, keys = tensors[-4:]
+        memory = CohortMemory.of(self.plan, tensors[:-3])
+        inputs, targets, keys = tensors[-3:]
         result, _, advanced = self._model.pure_gradients(
             memory.views("parameter"),
             memory.views("frozen"),
             memory.views("buffer"),
-            inputs[indices],
-            targets[indices],
+            inputs,
+            targets,
             keys,
         )
         gradients = self.plan.layout.flatten_trainable(result)

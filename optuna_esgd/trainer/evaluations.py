@@ -60,12 +60,18 @@ class CohortEvaluations:
         return self._keys + self.n_advances
 
     @property
-    def examples(self) -> tuple[Tensor, Tensor]:
-        """All inputs and targets."""
-        return self._examples.on(self.weights.device)
+    def batch_size(self) -> int:
+        """Examples of each row in the present mini-batch."""
+        return self._present_indices().shape[1]
 
     @property
-    def indices(self) -> Tensor:
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """(rows, batch, ...) inputs and targets of the present mini-batch."""
+        indices = self._present_indices()
+        inputs, targets = self._examples.on(self.weights.device)
+        return _gather(inputs, indices), _gather(targets, indices)
+
+    def _present_indices(self) -> Tensor:
         """(rows, batch) which examples are in the present mini-batch of each row."""
         lap, number = divmod(self.n_advances, self._n_batches)
         if lap != self._lap:
@@ -78,7 +84,7 @@ class CohortEvaluations:
         """(rows, 1) losses, and (rows, n_trainable) gradients of each block."""
         self.spending.n_gradients += 1
         self.has_failed = True  # until it has not
-        gradients, losses = self._model.gradients(self.weights, *self._batch(), self.dropout_keys)
+        gradients, losses = self._model.gradients(self.weights, *self.batch, self.dropout_keys)
         self.has_failed = False
         return losses.unsqueeze(1), self.weights.layout.flatten_trainable(gradients)
 
@@ -86,7 +92,7 @@ class CohortEvaluations:
         """(rows, 1) losses alone."""
         self.spending.n_forwards += 1
         self.has_failed = True
-        losses = self._model.losses(self.weights, *self._batch(), self.dropout_keys)
+        losses = self._model.losses(self.weights, *self.batch, self.dropout_keys)
         self.has_failed = False
         return losses.unsqueeze(1)
 
@@ -94,11 +100,11 @@ class CohortEvaluations:
         """Go on to the next mini-batch, past the end of the examples in another order."""
         self.n_advances += 1
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """(rows, batch, ...) inputs and targets."""
-        inputs, targets = self.examples
-        indices = self.indices
-        return inputs[indices], targets[indices]
+
+def _gather(examples: Tensor, indices: Tensor) -> Tensor:
+    """``examples[indices]``, copied example by example."""
+    picked = examples.index_select(0, indices.reshape(-1))
+    return picked.view(*indices.shape, *examples.shape[1:])
 
 
 class RowClosure(Closure):

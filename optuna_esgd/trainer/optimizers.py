@@ -158,24 +158,27 @@ class CompiledParty(Party):
 
     def step(self, evaluations: CohortEvaluations) -> None:
         """One step of every group that has not failed; eager where there is no function."""
-        indices, keys = evaluations.indices, evaluations.dropout_keys
-        indices, keys = evaluations.indices, evaluations.dropout_keys
-        step = self._steps.find(self._n_rows, indices.shape[1])
+        step = self._steps.find(self._n_rows, evaluations.batch_size)
         if step is None:
             super().step(evaluations)
             return
-        n_missing = self._n_rows - len(indices)
-        if n_missing > 0:
-            indices = torch.cat([indices, indices[-1:].expand(n_missing, -1)])
-            keys = torch.cat([keys, keys[-1:].expand(n_missing)])
         evaluations.spending.n_gradients += 1
+        given = [*evaluations.batch, evaluations.dropout_keys]
         with torch.no_grad():
-            blocks = step(*self._tensors, *evaluations.examples, indices.contiguous(), keys)
+            blocks = step(*self._tensors, *(_extend(one, self._n_rows) for one in given))
         for group in self._groups:
             if isinstance(group, _RowGroup) and group not in self._failed:
                 rows = slice(group.rows.start, group.rows.stop)
-                share = _Share(keys[rows], [block[rows] for block in blocks])
+                share = _Share(given[-1][rows], [block[rows] for block in blocks])
                 self._step(group, share, evaluations)
+
+
+def _extend(tensor: Tensor, n_rows: int) -> Tensor:
+    """Repeat the last row until there are so many."""
+    n_missing = n_rows - len(tensor)
+    if n_missing == 0:
+        return tensor
+    return torch.cat([tensor, tensor[-1:].expand(n_missing, *tensor.shape[1:])])
 
 
 class _Share:

@@ -9,6 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+import torch._dynamo.config
+import torch._inductor.config
 from torch import Tensor
 
 import optuna_esgd as esgd
