@@ -60,8 +60,8 @@ class CompiledSteps:
 
         Returns:
             A function of ``CohortMemory.tensors``, (P, batch, ...) inputs and targets, and (P,)
-            keys of dropout masks, which returns the gradients of each block if there are species
-            without a rule. None where steps are to be taken eagerly.
+            keys of dropout masks, which returns (P, 1) losses, and the gradients of each block if
+            there are species without a rule. None where steps are to be taken eagerly.
         """
         key = n_rows, batch_size
         if key not in self._found:
@@ -110,7 +110,7 @@ class CompiledSteps:
         """One step of all rows; see ``find``."""
         memory = CohortMemory.of(self.plan, tensors[:-3])
         inputs, targets, keys = tensors[-3:]
-        result, _, advanced = self._model.pure_gradients(
+        result, losses, advanced = self._model.pure_gradients(
             memory.views("parameter"),
             memory.views("frozen"),
             memory.views("buffer"),
@@ -121,4 +121,4 @@ class CompiledSteps:
         gradients = self.plan.layout.flatten_trainable(result)
         memory.update(gradients)
         memory.advance_buffers(advanced)
-        return gradients if self.plan.has_others else []
+        return [losses.unsqueeze(1), *(gradients if self.plan.has_others else [])]

@@ -165,11 +165,11 @@ class CompiledParty(Party):
         evaluations.spending.n_gradients += 1
         given = [*evaluations.batch, evaluations.dropout_keys]
         with torch.no_grad():
-            blocks = step(*self._tensors, *(_extend(one, self._n_rows) for one in given))
+            losses, *blocks = step(*self._tensors, *(_extend(one, self._n_rows) for one in given))
         for group in self._groups:
             if isinstance(group, _RowGroup) and group not in self._failed:
                 rows = slice(group.rows.start, group.rows.stop)
-                share = _Share(given[-1][rows], [block[rows] for block in blocks])
+                share = _Share(losses[rows], [block[rows] for block in blocks])
                 self._step(group, share, evaluations)
 
 
