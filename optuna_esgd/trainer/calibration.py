@@ -99,10 +99,10 @@ class Calibration:
         return best
 
     def _choose(self, task: SupervisedTask) -> Backend:
-        self._measure({"rows": self._rows(_first_batches(task, 2), "rows")})
-        if self._run_seconds("rows") < _SHORT_RUN_SECONDS:
+        gradient_seconds = self._gradient_seconds(task)
+        if self._run_seconds(gradient_seconds) < _SHORT_RUN_SECONDS:
             return "batched"
-        is_small = self._seconds.pop("rows") < _SMALL_STEP_SECONDS
+        is_small = gradient_seconds < _SMALL_STEP_SECONDS
         n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
         task = _first_batches(task, 8 if is_small else 2)
         contenders: dict[Backend, Training] = {"rows": self._rows(task, "rows")}
@@ -117,7 +117,7 @@ class Calibration:
             contenders["channels_last"] = self._rows(task, "channels_last")
         self._measure(contenders)
         # Compiling saves what lies between operations: where rows are as fast, that is little.
-        is_worth_it = self._run_seconds(self._best()) > _COMPILED_RUN_SECONDS
+        is_worth_it = self._run_seconds(self._seconds[self._best()]) > _COMPILED_RUN_SECONDS
         if self._best() == "batched" and is_worth_it:
             steps = CompiledSteps(task, model, self._layout, self._species, self._device)
             if steps.find(self._n_rows, min(task.train.batch_size, len(task.train))) is not None:
@@ -129,13 +129,26 @@ class Calibration:
     def _n_rows(self) -> int:
         return min(self._configuration.cohort_size, self._configuration.population_size)
 
-    def _run_seconds(self, backend: Backend) -> float:
-        """What the whole run would take, in its training alone."""
+    def _gradient_seconds(self, task: SupervisedTask) -> float:
+        """What one network takes for the gradients of one batch."""
+        model = self._build().train()
+        inputs, targets = next(_first_batches(task, 1).train.batches(self._device))
+        fastest = math.inf
+        for _ in range(1 + _N_ROUNDS):
+            started = self._clock()
+            with seeded(self._configuration.seed), task.autocast(self._device):
+                loss = task.loss(model(inputs), targets)
+            loss.backward()
+            fastest = min(fastest, self._clock() - started)
+        return fastest
+
+    def _run_seconds(self, step_seconds: float) -> float:
+        """What the whole run would take if a step of one network takes so long."""
         settings = self._configuration
         assert isinstance(self._task, SupervisedTask)  # noqa: S101  (checked by ``choose``)
         n_generations = settings.n_generations or _USUAL_GENERATIONS
         n_steps = n_generations * settings.n_epochs * self._task.train.n_batches
-        return self._seconds[backend] * n_steps * settings.population_size
+        return step_seconds * n_steps * settings.population_size
 
     def _best(self) -> Backend:
         """The first one in the order of preference that no other is clearly faster than."""
