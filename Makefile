@@ -7,6 +7,8 @@ DEMO ?= examples/digits_demo.py
 # How many processes test at once; more arguments for pytest.
 WORKERS ?= auto
 PYTEST_ARGS ?=
+# Names of benchmarks; all if empty.
+BENCHMARKS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -15,10 +17,12 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 help:
 	@echo "make demo         train a population on handwritten digits ($(DEMO))"
 	@echo "make test         style, types, layers, then every test"
+	@echo "make bench        every benchmark, into tests/benchmarks/results/; takes long"
+	@echo "make bench-gpu    those of training and breeding, on a GPU"
 	@echo "make screenshots  the pictures in dashboards/README.md; needs chromium"
 	@echo "make build        wheel and source distribution, in dist/"
 	@echo "make clean        remove what the others left, except $(VENV)"
-	@echo "Variables: PYTHON VENV DEMO WORKERS PYTEST_ARGS"
+	@echo "Variables: PYTHON VENV DEMO WORKERS PYTEST_ARGS BENCHMARKS"
 
 demo: $(VENV)/.installed-package
 	$(BIN)/python $(DEMO)
@@ -33,6 +37,13 @@ test: $(VENV)/.installed-tests
 		|| command -v google-chrome >/dev/null \
 		|| echo "There is no chromium: the dashboards are not tested in a browser"
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(PYTEST_ARGS)
+
+# One thread of arithmetic per process, as workers have; nothing else should run beside them.
+bench: $(VENV)/.installed-tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks $(BENCHMARKS)
+
+bench-gpu: $(VENV)/.installed-tests
+	$(BIN)/python -m tests.benchmarks training models breeding -- --device cuda
 
 screenshots: $(VENV)/.installed-tests
 	$(BIN)/python dashboards/take_screenshots.py
@@ -71,4 +82,4 @@ $(BIN)/python:
 	}
 	@$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 
-.PHONY: help demo test screenshots build clean
+.PHONY: help demo test bench bench-gpu screenshots build clean

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.back_off import BackOff
@@ -21,12 +21,19 @@ from optuna_esgd.evolution.selection import Selection
 
 Preset = Literal["coevolve", "paper"]
 ExploreName = Literal["perturb", "resample", "sampler"]
+Backend = Literal["batched", "compiled", "rows", "channels_last"]
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 # What may differ between two openings of one study: they change how long a run goes on or how it
 # is worked off, never what an individual is.
 _FREE_FIELDS = frozenset({"n_generations", "max_tries", "lease_seconds"})
 # Settings that older studies do not name, with what those were made with.
-_ADDED_FIELDS: Mapping[str, Any] = {"asynchronous": False, "selection": "elitist"}
+_ADDED_FIELDS: Mapping[str, Any] = {
+    "asynchronous": False,
+    "selection": "elitist",
+    "backend": "batched",
+}
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {
@@ -77,6 +84,9 @@ class Configuration:
             that no number depends on which worker trained whom.
         asynchronous: Whether each cohort goes on by itself, without waiting for the others at
             the end of a generation. The guarantee holds; determinism is given up.
+        backend: How cohorts are computed: all rows at once (``"batched"``), the same as one
+            compiled function (``"compiled"``), or one row after the other (``"rows"``), with
+            images laid out pixel by pixel (``"channels_last"``). They differ in rounding.
         maximize: Direction of the study. Inside, fitness is minimised.
         max_tries: Failures of user code after which a slot keeps its birth weights.
         lease_seconds: How long a claim lives without being renewed.
@@ -105,6 +115,7 @@ class Configuration:
     maximize: bool
     max_tries: int
     lease_seconds: float
+    backend: Backend = "batched"
     described: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,6 +151,7 @@ class Configuration:
             ("resample_probability", 0 <= self.resample_probability <= 1, "in [0, 1]"),
             ("learning_rate_decay", 0 < self.learning_rate_decay <= 1, "in (0, 1]"),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
+            ("backend", self.backend in BACKENDS, f"one of {BACKENDS}"),
             ("max_tries", self.max_tries >= 1, "at least 1"),
             ("lease_seconds", 0 < self.lease_seconds < math.inf, "finite and more than 0"),
         )
@@ -234,6 +246,7 @@ class Settings:
         cohort_size: int | None,
         maximize: bool,
         described: Mapping[str, str] | None = None,
+        backend: Backend | None = None,
     ) -> Configuration:
         """Fill in the preset and what only the study knows.
 
@@ -242,6 +255,7 @@ class Settings:
             cohort_size: None for the whole population, or one by one if asynchronous.
             maximize: Direction of the study.
             described: See ``Configuration``; None for nothing.
+            backend: None for batched.
 
         Raises:
             ConfigurationError: A number is out of range.
@@ -268,6 +282,7 @@ class Settings:
             cohort_size=(1 if self.asynchronous else mu) if cohort_size is None else cohort_size,
             maximize=maximize,
             described=dict(described or {}),
+            backend="batched" if backend is None else backend,
         )
 
 

@@ -27,6 +27,7 @@ from optuna_esgd.store.transactions import read, write
 
 _ADOPTION_SECONDS = 2.0
 _NAME_LENGTH = 512
+_FOUND = frozenset({"seed", "backend"})
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _is_mine(place: StudyPlace, row: _Row, configuration: Mapping[str, Any]) -> 
     With the same settings it does not matter: adopt it. With others it is either another
     worker's, who is about to set the attribute, or left behind by a worker that died.
     """
-    if _without_seed(row.configuration) == _without_seed(configuration):
+    if _chosen(row.configuration) == _chosen(configuration):
         return True
     deadline = time.monotonic() + _ADOPTION_SECONDS
     while time.monotonic() < deadline:
@@ -150,8 +151,9 @@ def _is_mine(place: StudyPlace, row: _Row, configuration: Mapping[str, Any]) -> 
     return False
 
 
-def _without_seed(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in configuration.items() if name != "seed"}
+def _chosen(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What users choose; a seed may be drawn, and a backend found by measuring."""
+    return {name: value for name, value in configuration.items() if name not in _FOUND}
 
 
 def _by_uuid(connection: sa.Connection, uuid: str) -> _Row | None:

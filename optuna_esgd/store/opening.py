@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import optuna
 
-from optuna_esgd.engine.configuration import Configuration, Settings
+from optuna_esgd.engine.configuration import Backend, Configuration, Settings
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.store import POPULATION_ATTRIBUTE, identity, schema
@@ -33,6 +33,8 @@ def open_population(
     *,
     cohort_size: int | None,
     described: Mapping[str, str] | None = None,
+    backend: Backend | None = None,
+    first_backend: Backend | None = None,
     store: str | None = None,
 ) -> tuple[Population, Configuration]:
     """Find or make the population of a study.
@@ -43,6 +45,9 @@ def open_population(
         cohort_size: Individuals that train together; None for what is stored, or the whole
             population.
         described: See ``Configuration``; None for what is stored, or nothing.
+        backend: See ``Configuration``; None for what is stored.
+        first_backend: What to store if nothing is, where ``backend`` is None. Workers that open
+            a study together may have measured differently: the first one's counts.
         store: URL of the database for weights; None for the study's own.
 
     Returns:
@@ -60,11 +65,14 @@ def open_population(
     with _lock:
         population = _find(study, store)
         if population is None:
-            fresh = _configure(study, settings, cohort_size, described, {})
+            fresh = _configure(
+                study, settings, cohort_size, described, {"backend": backend or first_backend}
+            )
             population = _create(study, store, fresh)
             _opened.setdefault(study, {})[store] = population
     stored = population.configuration
-    configuration = _configure(study, settings, cohort_size, described, stored)
+    told = stored if backend is None else {**stored, "backend": backend}
+    configuration = _configure(study, settings, cohort_size, described, told)
     configuration.check_same(stored)
     return population, configuration
 
@@ -124,6 +132,7 @@ def _configure(
         cohort_size=stored.get("cohort_size") if cohort_size is None else cohort_size,
         maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
         described=stored.get("described") if described is None else described,
+        backend=stored.get("backend"),
     )
 
 

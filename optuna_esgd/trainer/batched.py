@@ -12,6 +12,7 @@ from optuna_esgd.engine.individual import Individual
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched_model import BatchedModel
+from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.evaluations import CohortEvaluations
 from optuna_esgd.trainer.optimizers import CohortOptimizers
 from optuna_esgd.trainer.rows import epoch_seed
@@ -25,7 +26,7 @@ Tensors = dict[str, Tensor]
 class BatchedTraining:
     """A cohort of a supervised task that trains as one computation."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (all that a cohort is made of)
         self,
         task: SupervisedTask,
         model: BatchedModel,
@@ -35,13 +36,14 @@ class BatchedTraining:
         weights: Matrix,
         states: Sequence[Mapping[str, Tensor]],
         score: Callable[[Matrix], list[float]],
+        steps: CompiledSteps | None = None,
     ) -> None:
         self.weights = weights
         self._task = task
         self._model = model
         self._configuration = configuration
         self._individuals = individuals
-        self._optimizers = CohortOptimizers(weights, individuals, species, states)
+        self._optimizers = CohortOptimizers(weights, individuals, species, states, steps)
         self._score = score
         self._kept_weights = weights.clone()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +49,27 @@ class BatchedModel:
             name -> (rows, *shape) gradients, and (rows,) losses.
         """
         buffers = weights.buffers()
-        result, (losses, advanced) = _unpack(
-            self._gradients(weights.parameters(), weights.frozen(), buffers, inputs, targets, keys)
+        result, losses, advanced = self.pure_gradients(
+            weights.parameters(), weights.frozen(), buffers, inputs, targets, keys
         )
         for name, value in advanced.items():
             buffers[name].copy_(value)
         return result, losses
+
+    def pure_gradients(
+        self,
+        parameters: Tensors,
+        frozen: Tensors,
+        buffers: Tensors,
+        inputs: Tensor,
+        targets: Tensor,
+        keys: Tensor,
+    ) -> tuple[Tensors, Tensor, Tensors]:
+        """The same, changing nothing: gradients, losses, and buffers as they would become."""
+        gradients, (losses, advanced) = self._gradients(
+            parameters, frozen, buffers, inputs, targets, keys
+        )
+        return gradients, losses, advanced
 
     def losses(self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
         """(rows,) losses without gradients; arguments and running statistics as above."""
@@ -167,8 +181,3 @@ def _reason(attempt: Callable[[], None]) -> str | None:
             return f"{type(error).__name__}: {text.rstrip('.')}"
     slow = [str(one.message) for one in caught if "performance drop" in str(one.message)]
     return slow[0].split(". ")[0].rstrip(".") if slow else None
-
-
-def _unpack(result: Any) -> tuple[Tensors, tuple[Tensor, Tensors]]:
-    gradients, (losses, advanced) = result
-    return gradients, (losses, advanced)

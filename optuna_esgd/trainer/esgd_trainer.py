@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import optuna
 import torch
@@ -13,7 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 from torch import Tensor, nn
 
-from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.configuration import BACKENDS, Backend, Configuration
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.genome.layout import Layout
@@ -28,6 +28,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.store.trial_rows import find_trial_rows
 from optuna_esgd.trainer.births import Ancestors, Births
+from optuna_esgd.trainer.calibration import Calibration
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
@@ -80,6 +81,12 @@ class ESGDTrainer:
         diversity: What happens among the individuals of a cohort: ``"suppression"`` of updates
             like a fitter one's, ``"coupling"`` to the mean, objects such as
             ``ClusterSuppression(distance=0.1)`` or ``ElasticCoupling(0.02)``, or nothing.
+        backend: How cohorts are computed: ``"batched"`` (all networks as one computation),
+            ``"compiled"`` (the same by ``torch.compile``, which takes seconds at first),
+            ``"rows"`` (one network after the other), or ``"channels_last"`` (the same, images
+            laid out pixel by pixel, which suits convolutions). ``"auto"`` measures them when a
+            study begins, if there is enough to do. The study remembers the choice: results
+            differ in rounding, so name one where they must be the same another time.
         device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
         store: Database URL for weights and fitness; the study's own database if None.
 
@@ -96,7 +103,7 @@ class ESGDTrainer:
 
     expected_workers = 1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a declaration: all by keyword)
         self,
         task: Task,
         *,
@@ -105,9 +112,14 @@ class ESGDTrainer:
         cohort_size: int | None = None,
         mutation: MutationLike = "gaussian",
         diversity: DiversityLike | None = None,
+        backend: Backend | Literal["auto"] = "auto",
         device: str | torch.device | None = None,
         store: str | None = None,
     ) -> None:
+        if backend not in ("auto", *BACKENDS):
+            raise ConfigurationError(
+                f"backend must be 'auto' or one of {BACKENDS}, got {backend!r}."
+            )
         if not isinstance(task, Task):
             raise ConfigurationError(
                 f"task must be a Task (SupervisedTask or a subclass of yours), got "
@@ -127,6 +139,7 @@ class ESGDTrainer:
         self.described = self._describe()
         self._anchor = _as_state(anchor)
         self._cohort_size = cohort_size
+        self._backend = None if backend == "auto" else backend
         self.device = _usable_device(device)
         self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
             weakref.WeakKeyDictionary()
@@ -285,13 +298,18 @@ class ESGDTrainer:
         }
 
     def _open_population(
-        self, study: optuna.Study, cohort_size: int | None
+        self,
+        study: optuna.Study,
+        cohort_size: int | None,
+        first_backend: Backend | None = None,
     ) -> tuple[Population, Configuration]:
         return open_population(
             study,
             find_sampler(study).settings,
             cohort_size=cohort_size,
             described=self.described,
+            backend=self._backend,
+            first_backend=first_backend,
             store=self.store,
         )
 
@@ -303,14 +321,16 @@ class ESGDTrainer:
             species.check_model(model)
         check_can_move(self._mutation, model)
         self._check_direction(study)
-        cohort_size = self._cohort_size
+        cohort_size, first_backend = self._cohort_size, None
         if find_population(study, self.store) is None:
             _refuse_foreign_trials(study)
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
+            if self._backend is None:
+                first_backend = self._choose_backend(study, cohort_size, layout)
         if cohort_size is not None:
             check_cohort(self.diversity, cohort_size)
-        population, configuration = self._open_population(study, cohort_size)
+        population, configuration = self._open_population(study, cohort_size, first_backend)
         population.check_layout(layout.to_json())
         _announce_generations(study, configuration.n_generations)
         workshop = self.workshop(population, configuration, layout)
@@ -331,6 +351,20 @@ class ESGDTrainer:
         if self.expected_workers == 1:
             return None
         return -(-sampler.settings.population_size // self.expected_workers)
+
+    def _choose_backend(
+        self, study: optuna.Study, cohort_size: int | None, layout: Layout
+    ) -> Backend:
+        """By measuring, for a study that has no population yet."""
+        configuration = find_sampler(study).settings.configure(
+            seed=0,
+            cohort_size=cohort_size,
+            maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
+        )
+        calibration = Calibration(
+            self.task, configuration, self.species, self._spaces, layout, self.device
+        )
+        return calibration.choose()
 
     def _check_direction(self, study: optuna.Study) -> None:
         if len(study.directions) != 1:

@@ -52,13 +52,39 @@ class CohortEvaluations:
     @property
     def key(self) -> Tensor:
         """(rows, 1) int64: what random draws of the coming step are a function of."""
-        return (self._keys + self.n_advances).unsqueeze(1)
+        return self.dropout_keys.unsqueeze(1)
+
+    @property
+    def dropout_keys(self) -> Tensor:
+        """(rows,) int64: what dropout masks of the present mini-batch are a function of."""
+        return self._keys + self.n_advances
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of each row in the present mini-batch."""
+        return self._present_indices().shape[1]
+
+    @property
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """(rows, batch, ...) inputs and targets of the present mini-batch."""
+        indices = self._present_indices()
+        inputs, targets = self._examples.on(self.weights.device)
+        return _gather(inputs, indices), _gather(targets, indices)
+
+    def _present_indices(self) -> Tensor:
+        """(rows, batch) which examples are in the present mini-batch of each row."""
+        lap, number = divmod(self.n_advances, self._n_batches)
+        if lap != self._lap:
+            orders = torch.stack([self._examples.order(seed, lap) for seed in self._seeds])
+            orders = orders.to(self.weights.device)
+            self._lap, self._indices = lap, self._examples.cut(orders, dim=1)
+        return self._indices[number]
 
     def gradients(self) -> tuple[Tensor, list[Tensor]]:
         """(rows, 1) losses, and (rows, n_trainable) gradients of each block."""
         self.spending.n_gradients += 1
         self.has_failed = True  # until it has not
-        gradients, losses = self._model.gradients(self.weights, *self._batch(), self._dropout())
+        gradients, losses = self._model.gradients(self.weights, *self.batch, self.dropout_keys)
         self.has_failed = False
         return losses.unsqueeze(1), self.weights.layout.flatten_trainable(gradients)
 
@@ -66,7 +92,7 @@ class CohortEvaluations:
         """(rows, 1) losses alone."""
         self.spending.n_forwards += 1
         self.has_failed = True
-        losses = self._model.losses(self.weights, *self._batch(), self._dropout())
+        losses = self._model.losses(self.weights, *self.batch, self.dropout_keys)
         self.has_failed = False
         return losses.unsqueeze(1)
 
@@ -74,18 +100,11 @@ class CohortEvaluations:
         """Go on to the next mini-batch, past the end of the examples in another order."""
         self.n_advances += 1
 
-    def _dropout(self) -> Tensor:
-        return self._keys + self.n_advances
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """(rows, batch, ...) inputs and targets."""
-        lap, number = divmod(self.n_advances, self._n_batches)
-        device = self.weights.device
-        if lap != self._lap:
-            orders = torch.stack([self._examples.order(seed, lap) for seed in self._seeds])
-            self._lap, self._indices = lap, self._examples.cut(orders.to(device), dim=1)
-        inputs, targets = self._examples.on(device)
-        return inputs[self._indices[number]], targets[self._indices[number]]
+def _gather(examples: Tensor, indices: Tensor) -> Tensor:
+    """``examples[indices]``, copied example by example."""
+    picked = examples.index_select(0, indices.reshape(-1))
+    return picked.view(*indices.shape, *examples.shape[1:])
 
 
 class RowClosure(Closure):

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.randomness import derive_seed
@@ -93,6 +100,18 @@ class ExampleSet:
             content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             digest.update(content.numpy().data)
         return f"{len(self)} examples {digest.hexdigest()}"
+
+    def first(self, n_batches: int) -> ExampleSet:
+        """The first batches, as examples of their own."""
+        n_examples = min(n_batches * self.batch_size, len(self))
+        tensors, dataset = self.tensors, self._dataset
+        if tensors is not None:
+            tensors = tensors[0][:n_examples], tensors[1][:n_examples]
+        if dataset is not None:
+            dataset = Subset(dataset, range(n_examples))
+        return ExampleSet(
+            tensors, dataset, self.batch_size, self._collate, drop_last=self.drop_last
+        )
 
     def __len__(self) -> int:
         """Number of examples."""

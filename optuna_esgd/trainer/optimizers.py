@@ -18,6 +18,8 @@ from optuna_esgd.optim.rule import Draws, Part, Rule, run_step
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.trainer.blame import blamed_on_the_optimizer, warn_of_failure
+from optuna_esgd.trainer.cohort_memory import CohortMemory
+from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.evaluations import CohortEvaluations, RowClosure, write_gradients
 from optuna_esgd.trainer.spaces import of_species
 
@@ -33,6 +35,7 @@ class CohortOptimizers:
             species that need a closure after all others.
         species: By name.
         states: Inherited optimizer state per row; empty to start afresh.
+        steps: Compiled ones, for those who share a backward pass; None to step eagerly.
 
     Attributes:
         parties: Who steps together; each is stepped by itself.
@@ -44,6 +47,7 @@ class CohortOptimizers:
         individuals: Sequence[Individual],
         species: Mapping[str, Species],
         states: Sequence[Mapping[str, Tensor]],
+        steps: CompiledSteps | None = None,
     ) -> None:
         self._row_groups: list[tuple[_Group, int]] = []
         sharing: list[_Group] = []
@@ -57,7 +61,8 @@ class CohortOptimizers:
                     group.keep(position)
         self.parties = [Party([group]) for group in alone]
         if sharing:
-            self.parties.insert(0, Party(sharing))
+            shared = Party(sharing) if steps is None else CompiledParty(sharing, weights, steps)
+            self.parties.insert(0, shared)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Copy the state of these rows as the one to return to."""
@@ -133,6 +138,49 @@ class Party:
             self._failed.append(group)
 
 
+class CompiledParty(Party):
+    """A party whose step is a compiled function of the whole cohort.
+
+    Rows that are no part of it are computed too, and stay as they are: so there is one function,
+    however many they are.
+    """
+
+    def __init__(self, groups: Sequence[_Group], weights: Matrix, steps: CompiledSteps) -> None:
+        super().__init__(groups)
+        self._steps = steps
+        self._n_rows = weights.n_rows
+        memory = CohortMemory.allocate(steps.plan, weights)
+        memory.members[: self.rows.stop, -1] = True
+        for group in groups:
+            if isinstance(group, _RuleGroup):
+                memory.adopt(group.name, group.rows, group.parts)
+        self._tensors = memory.tensors
+
+    def step(self, evaluations: CohortEvaluations) -> None:
+        """One step of every group that has not failed; eager where there is no function."""
+        step = self._steps.find(self._n_rows, evaluations.batch_size)
+        if step is None:
+            super().step(evaluations)
+            return
+        evaluations.spending.n_gradients += 1
+        given = [*evaluations.batch, evaluations.dropout_keys]
+        with torch.no_grad():
+            losses, *blocks = step(*self._tensors, *(_extend(one, self._n_rows) for one in given))
+        for group in self._groups:
+            if isinstance(group, _RowGroup) and group not in self._failed:
+                rows = slice(group.rows.start, group.rows.stop)
+                share = _Share(losses[rows], [block[rows] for block in blocks])
+                self._step(group, share, evaluations)
+
+
+def _extend(tensor: Tensor, n_rows: int) -> Tensor:
+    """Repeat the last row until there are so many."""
+    n_missing = n_rows - len(tensor)
+    if n_missing == 0:
+        return tensor
+    return torch.cat([tensor, tensor[-1:].expand(n_missing, *tensor.shape[1:])])
+
+
 class _Share:
     """A group's part of a backward pass that was made for several."""
 
@@ -189,41 +237,41 @@ class _RuleGroup:
             places.to(weights.device) for places in _block_places(weights.layout, self._shapes)
         ]
         hyperparameters = [one.hyperparameters for one in individuals]
-        self._parts = [
+        self.parts = [
             Part(block, rule.init_state(block), species.columns(hyperparameters, block))
             for block in weights.rows(rows).trainable()
         ]
         self._kept = [
-            {name: tensor.clone() for name, tensor in part.state.items()} for part in self._parts
+            {name: tensor.clone() for name, tensor in part.state.items()} for part in self.parts
         ]
 
     def step(self, evaluations: CohortEvaluations | _Share) -> None:
-        for part, places in zip(self._parts, self._places, strict=True):
+        for part, places in zip(self.parts, self._places, strict=True):
             part.work.clear()
             if self._rule.draws and isinstance(evaluations, CohortEvaluations):
                 part.draws = Draws(evaluations.key, places)
-        run_step(self._rule, self._parts, evaluations)
+        run_step(self._rule, self.parts, evaluations)
 
     def write(self, position: int, state: Mapping[str, Tensor]) -> None:
-        for part, shapes in zip(self._parts, self._shapes, strict=True):
+        for part, shapes in zip(self.parts, self._shapes, strict=True):
             joined = self._rule.join_row_state(state, shapes)
             self._rule.write_row_state(part.state, position, joined)
 
     def save(self, position: int) -> Tensors:
         """In torch's own form, so that a row may be trained alone another time."""
         saved: Tensors = {}
-        for part, shapes in zip(self._parts, self._shapes, strict=True):
+        for part, shapes in zip(self.parts, self._shapes, strict=True):
             row = self._rule.row_state(part.state, position)
             saved |= self._rule.split_row_state(row, shapes)
         return {name: tensor.cpu() for name, tensor in saved.items()}
 
     def keep(self, position: int) -> None:
-        for kept, part in zip(self._kept, self._parts, strict=True):
+        for kept, part in zip(self._kept, self.parts, strict=True):
             for name, tensor in part.state.items():
                 kept[name][position].copy_(tensor[position])
 
     def restore(self, position: int) -> None:
-        for kept, part in zip(self._kept, self._parts, strict=True):
+        for kept, part in zip(self._kept, self.parts, strict=True):
             for name, tensor in part.state.items():
                 tensor[position].copy_(kept[name][position])
 

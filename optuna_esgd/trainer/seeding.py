@@ -29,4 +29,9 @@ def seeded(seed: int) -> Iterator[None]:
 def build_seeded(task: Task, configuration: Configuration, device: torch.device) -> nn.Module:
     """A model whose weights do not matter; whatever else it draws is the same for everyone."""
     with seeded(derive_seed(configuration.seed, "model")):
-        return task.build_model().to(device)
+        model = task.build_model().to(device)
+    if configuration.backend == "channels_last":
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model

@@ -19,6 +19,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched import BatchedTraining, score_batched
 from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
+from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.diversity import coupled, suppress
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress
@@ -27,6 +28,8 @@ from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.sgd import Training, run_sgd_step
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
+
+Tensors = dict[str, Tensor]
 
 _logger = logging.getLogger(__name__)
 
@@ -74,8 +77,9 @@ class TaskWorkshop:
         self._scoring_model: nn.Module | None = None
         self._batched_model: BatchedModel | None = None
         self.trains_batched = self._scores_batched = False
-        if isinstance(task, SupervisedTask):
-            self._try_batched(task)
+        self._steps: CompiledSteps | None = None
+        if configuration.backend in ("batched", "compiled"):
+            self._try_batched()
 
     def begin(self, individuals: Sequence[Individual]) -> tuple[list[Individual], Training]:
         """Put a cohort at its birth: who is in which row, and the training of these rows."""
@@ -146,7 +150,7 @@ class TaskWorkshop:
         self,
         individuals: Sequence[Individual],
         weights: Matrix,
-        states: Sequence[dict[str, Tensor]],
+        states: Sequence[Tensors],
     ) -> Training:
         if self.trains_batched and self._batched_model is not None:
             assert isinstance(self._task, SupervisedTask)  # noqa: S101  (set only for those)
@@ -159,13 +163,19 @@ class TaskWorkshop:
                 weights,
                 states,
                 self.score,
+                self._steps,
             )
         return RowTraining(
             self._task, self._configuration, self._species, individuals, weights, states
         )
 
-    def _try_batched(self, task: SupervisedTask) -> None:
+    def _try_batched(self) -> None:
         """Find out once whether the model can be batched; say why not."""
+        task = self._task
+        if not isinstance(task, SupervisedTask):
+            if self._configuration.backend == "compiled":
+                _logger.warning("Only a SupervisedTask can be compiled; rows train one by one.")
+            return
         model = build_seeded(task, self._configuration, self._device)
         self._batched_model = BatchedModel(task, model, self._device)
         with seeded(self._configuration.seed):
@@ -177,6 +187,10 @@ class TaskWorkshop:
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
                 _logger.warning("The model %s row by row, not batched: %s.", what, reason)
+        if self._configuration.backend == "compiled" and self.trains_batched:
+            self._steps = CompiledSteps(
+                task, self._batched_model, self._layout, self._species, self._device
+            )
 
     def _why_not_together(self) -> str | None:
         """Which species need a model for each individual; None if none of them does."""

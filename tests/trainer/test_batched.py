@@ -17,7 +17,7 @@ from tests.trainer.studies import make_study, make_task
 BATCHED = sorted(MODELS.keys() - {"branching", "gru", "lstm"})
 
 
-def _final_weights(study: optuna.Study, task: esgd.SupervisedTask) -> list[torch.Tensor]:
+def final_weights(study: optuna.Study, task: esgd.SupervisedTask) -> list[torch.Tensor]:
     return [
         torch.cat([p.flatten() for p in model.parameters()])
         for trial in study.trials[-4:]  # older weights are collected
@@ -41,7 +41,7 @@ def _train(name: str, **arguments: object) -> tuple[optuna.Study, list[torch.Ten
     task = make_double_task(name)
     study = make_study(**arguments)
     study.optimize(esgd.ESGDTrainer(task), n_trials=8)
-    return study, _final_weights(study, task)
+    return study, final_weights(study, task)
 
 
 def _row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
