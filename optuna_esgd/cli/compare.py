@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna_esgd.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from optuna_esgd.comparison.ledger import Budget
 
 _ARMS = "esgd,paper,pbt,random,tpe,single"
 
@@ -24,13 +27,32 @@ def add_compare_command(commands: Any) -> None:
         "--arms",
         default=_ARMS,
         metavar="ARM,...",
-        help="some of esgd, paper, baseline, pbt, random, tpe, single (default: %(default)s); "
-        "esgd is always among them",
+        help="some of esgd, cosine, paper, baseline, pbt, random, tpe, single (default: "
+        "%(default)s); esgd is always among them",
     )
     compare.add_argument(
-        "--seeds", type=int, default=10, metavar="N", help="seeds 0 to N - 1 (%(default)s)"
+        "--seeds", type=int, default=10, metavar="N", help="how many seeds (%(default)s)"
     )
-    compare.add_argument("--json", type=Path, metavar="FILE", help="write every run here")
+    compare.add_argument(
+        "--first-seed", type=int, default=0, metavar="SEED", help="the first one (%(default)s)"
+    )
+    compare.add_argument(
+        "--budgets",
+        default="gradients,cost",
+        help="gradients, or gradients,cost: equal gradients, then equal total cost (%(default)s)",
+    )
+    compare.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that share it (%(default)s)"
+    )
+    compare.add_argument(
+        "--device", help="where to train, e.g. cuda:1 (the first GPU, or the CPU)"
+    )
+    compare.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write every run here as it ends; what is in it already is not done again",
+    )
     compare.add_argument("--figure", type=Path, metavar="FILE.html", help="draw every run here")
     compare.set_defaults(run=_compare)
 
@@ -41,15 +63,12 @@ def _compare(parsed: argparse.Namespace) -> int:
     from optuna_esgd.comparison.arms import check_arms  # noqa: PLC0415  (torch when needed)
     from optuna_esgd.comparison.compare import compare  # noqa: PLC0415
     from optuna_esgd.comparison.figure import draw  # noqa: PLC0415
-    from optuna_esgd.comparison.report import tables, write_json  # noqa: PLC0415
+    from optuna_esgd.comparison.ledger import Comparison  # noqa: PLC0415
+    from optuna_esgd.comparison.named import NamedBenchmark  # noqa: PLC0415
+    from optuna_esgd.comparison.report import read_json, tables, write_json  # noqa: PLC0415
     from optuna_esgd.comparison.runs import Run  # noqa: PLC0415
 
-    arms = check_arms([arm for arm in parsed.arms.split(",") if arm])
-    if parsed.seeds < 1:
-        raise ConfigurationError(f"--seeds must be at least 1, got {parsed.seeds}.")
-    for path in (parsed.json, parsed.figure):  # not only after hours of training
-        if path is not None and not path.parent.is_dir():
-            raise ConfigurationError(f"There is no folder {path.parent} to write {path.name} to.")
+    arms, budgets = check_arms([arm for arm in parsed.arms.split(",") if arm]), _check(parsed)
 
     def say(run: Run) -> None:
         print(
@@ -58,31 +77,49 @@ def _compare(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
 
+    def save(comparison: Comparison) -> None:
+        if parsed.json is not None:
+            write_json(comparison, parsed.json)
+
+    build = NamedBenchmark(parsed.benchmark)
+    build.find()
+    before = None
+    if parsed.json is not None and parsed.json.exists():
+        before = read_json(parsed.json, parsed.benchmark)
     comparison = compare(
-        _find_benchmark(parsed.benchmark),
+        build,
         arms=arms,
-        seeds=range(parsed.seeds),
+        seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds),
         name=parsed.benchmark,
+        budgets=budgets,
+        before=before,
+        n_jobs=parsed.jobs,
+        device=parsed.device,
         on_run=say,
+        on_progress=save,
     )
+    save(comparison)
     console = Console()
     for table in tables(comparison):
         console.print(table)
-    if parsed.json is not None:
-        write_json(comparison, parsed.json)
     if parsed.figure is not None:
         draw(comparison).write_html(parsed.figure, include_plotlyjs=True)
     return 0
 
 
-def _find_benchmark(text: str) -> Any:
-    from optuna_esgd.trainer.named_files import load_named_file  # noqa: PLC0415
+def _check(parsed: argparse.Namespace) -> list[Budget]:
+    """Refuse impossible arguments before anything is trained; the budgets that are named."""
+    from optuna_esgd.comparison.ledger import BUDGETS  # noqa: PLC0415
 
-    path, module, name = load_named_file(text, "the benchmark", "digits_esgd.py:mlp")
-    found = getattr(module, name, None)
-    if not callable(found):
+    for name, value in {"--seeds": parsed.seeds, "--jobs": parsed.jobs}.items():
+        if value < 1:
+            raise ConfigurationError(f"{name} must be at least 1, got {value}.")
+    named = [budget for budget in parsed.budgets.split(",") if budget]
+    if not named or set(named) - set(BUDGETS):
         raise ConfigurationError(
-            f"{path.name} must define {name} as a function that takes a seed and returns an "
-            f"esgd.Benchmark; got {type(found).__name__}."
+            f"--budgets must be some of {', '.join(BUDGETS)}, got {parsed.budgets!r}."
         )
-    return found
+    for path in (parsed.json, parsed.figure):  # not only after hours of training
+        if path is not None and not path.parent.is_dir():
+            raise ConfigurationError(f"There is no folder {path.parent} to write {path.name} to.")
+    return [budget for budget in BUDGETS if budget in named]

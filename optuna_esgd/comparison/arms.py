@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from typing import Any
+
+import torch
 
 from optuna_esgd.comparison.outcome import Outcome
 from optuna_esgd.comparison.populations import POPULATIONS, epochs_per_step, train_population
 from optuna_esgd.comparison.runs import Run, total_cost
-from optuna_esgd.comparison.searches import restart_recipe, search_at_random, search_by_tpe
+from optuna_esgd.comparison.searches import search_by_tpe
+from optuna_esgd.engine.configuration import PRESETS, Settings
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.trainer.benchmark import Benchmark
 
@@ -18,10 +23,17 @@ Arm = Callable[..., Outcome]
 REFERENCE = "esgd"
 ARMS: dict[str, Arm] = {
     **{name: partial(train_population, name) for name in POPULATIONS},
-    "random": search_at_random,
     "tpe": search_by_tpe,
-    "single": restart_recipe,
 }
+
+
+def settings_of_arm(arm: str) -> dict[str, Any]:
+    """All settings of a population arm that do not depend on the task; none of the others."""
+    if arm not in POPULATIONS:
+        return {}
+    settings = asdict(Settings(**POPULATIONS[arm]))
+    preset = PRESETS[settings["preset"]]
+    return {name: preset.get(name) if value is None else value for name, value in settings.items()}
 
 
 def check_arms(names: Sequence[str]) -> list[str]:
@@ -38,7 +50,14 @@ def check_arms(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([REFERENCE, *names]))
 
 
-def run_arm(arm: str, benchmark: Benchmark, *, seed: int, n_epochs: int) -> Run:
+def run_arm(
+    arm: str,
+    benchmark: Benchmark,
+    *,
+    seed: int,
+    n_epochs: int,
+    device: str | torch.device | None = None,
+) -> Run:
     """Run one arm with one seed; the test set is touched once, at the end.
 
     Args:
@@ -46,9 +65,10 @@ def run_arm(arm: str, benchmark: Benchmark, *, seed: int, n_epochs: int) -> Run:
         benchmark: The task with this seed.
         seed: Of the method.
         n_epochs: Epochs of each of ``population_size`` individuals, or networks.
+        device: Where to train; the first GPU if there is one, else the CPU.
     """
     before = time.perf_counter()
-    outcome = ARMS[arm](benchmark, n_epochs=n_epochs, seed=seed)
+    outcome = ARMS[arm](benchmark, n_epochs=n_epochs, seed=seed, device=device)
     seconds = time.perf_counter() - before
     spent = {
         "n_gradients": outcome.n_gradients,

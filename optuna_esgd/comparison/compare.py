@@ -2,67 +2,131 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from typing import TypeVar
+
+import optuna
+import torch
 
 from optuna_esgd.comparison.arms import REFERENCE, check_arms, epochs_at_cost, run_arm
+from optuna_esgd.comparison.ledger import BUDGETS, Budget, Comparison, Ledger, Unit
 from optuna_esgd.comparison.runs import Run
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.trainer.benchmark import Benchmark
 
-
-class Comparison(NamedTuple):
-    """All runs.
-
-    Attributes:
-        name: What was compared on.
-        equal_gradients: By arm: one run per seed, each individual with ``n_epochs_each`` epochs.
-        equal_cost: By arm: one run per seed, with as many epochs as the cost of the reference of
-            this seed allows. The same runs where that is as many.
-    """
-
-    name: str
-    equal_gradients: dict[str, list[Run]]
-    equal_cost: dict[str, list[Run]]
+_T = TypeVar("_T")
 
 
-def compare(
+def compare(  # noqa: PLR0913  (a declaration: all by keyword)
     build: Callable[[int], Benchmark],
     *,
     arms: Sequence[str],
     seeds: Iterable[int],
     name: str = "",
+    budgets: Sequence[Budget] = BUDGETS,
+    before: Comparison | None = None,
+    n_jobs: int = 1,
+    device: str | torch.device | None = None,
     on_run: Callable[[Run], object] | None = None,
+    on_progress: Callable[[Comparison], object] | None = None,
 ) -> Comparison:
     """Run all arms with all seeds.
 
     Args:
-        build: Makes the benchmark of a seed.
+        build: Makes the benchmark of a seed. With several jobs it travels to other processes, so
+            pickle must know it.
         arms: See ``arms.ARMS``; the reference is always among them.
         seeds: Of task and method alike, so that differences are between methods.
         name: What is compared on.
+        budgets: At equal gradients, which is always among them, and at equal total cost.
+        before: What an interrupted comparison has got to; its runs are not done again.
+        n_jobs: How many processes share the work. Each trains as it would alone.
+        device: Where to train; the first GPU if there is one, else the CPU.
         on_run: Told of each run as it ends.
+        on_progress: Told of all runs, those of ``before`` among them, when some have ended.
+
+    Returns:
+        All runs, in the order of arms and seeds.
 
     Raises:
         ConfigurationError: An arm is not known, or ``build`` makes something else.
     """
-    names = check_arms(arms)
-    tell = (lambda _: None) if on_run is None else on_run
-    made = Comparison(name, {arm: [] for arm in names}, {arm: [] for arm in names})
-    for seed in seeds:
-        benchmark = build(seed)
-        if not isinstance(benchmark, Benchmark):
-            raise ConfigurationError(
-                "The function to compare on must take a seed and return an esgd.Benchmark, it "
-                f"returned {type(benchmark).__name__}."
-            )
-        for arm in names:
-            run = run_arm(arm, benchmark, seed=seed, n_epochs=benchmark.n_epochs_each)
-            tell(run)
-            made.equal_gradients[arm].append(run)
-            n_epochs = epochs_at_cost(run, benchmark, made.equal_gradients[REFERENCE][-1].cost)
-            if n_epochs != run.n_epochs:
-                run = run_arm(arm, benchmark, seed=seed, n_epochs=n_epochs)
-                tell(run)
-            made.equal_cost[arm].append(run)
-    return made
+    names, left = check_arms(arms), deque(seeds)
+    ledger = Ledger(name, names, has_cost="cost" in budgets, before=before)
+    ready: deque[Unit] = deque()
+    pending: dict[Future[list[Run]], Unit] = {}
+    with _workers(n_jobs) as workers:
+        while left or ready or pending:
+            while (left or ready) and len(pending) < n_jobs:
+                if ready:
+                    unit = ready.popleft()
+                    pending[workers.submit(_run_unit, build, unit, device)] = unit
+                else:
+                    seed = left.popleft()
+                    # The others are told what the reference has cost.
+                    ready += ledger.missing(seed, [REFERENCE]) or ledger.missing(seed, names)
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                unit = pending.pop(future)
+                for run in ledger.enter(unit, future.result()):
+                    if on_run is not None:
+                        on_run(run)
+                if unit.arm == REFERENCE:
+                    ready += ledger.missing(unit.seed, names)
+                if on_progress is not None:
+                    on_progress(ledger.comparison())
+    return ledger.comparison()
+
+
+def _run_unit(
+    build: Callable[[int], Benchmark], unit: Unit, device: str | torch.device | None
+) -> list[Run]:
+    """The run at equal gradients, then the one at equal cost if it is another."""
+    benchmark = build(unit.seed)
+    if not isinstance(benchmark, Benchmark):
+        raise ConfigurationError(
+            "The function to compare on must take a seed and return an esgd.Benchmark, it "
+            f"returned {type(benchmark).__name__}."
+        )
+    first = unit.known
+    if first is None:
+        n_epochs = benchmark.n_epochs_each
+        first = run_arm(unit.arm, benchmark, seed=unit.seed, n_epochs=n_epochs, device=device)
+    if unit.arm == REFERENCE or unit.cost is None:
+        return [first]
+    n_epochs = epochs_at_cost(first, benchmark, unit.cost)
+    if n_epochs == first.n_epochs:
+        return [first]
+    return [first, run_arm(unit.arm, benchmark, seed=unit.seed, n_epochs=n_epochs, device=device)]
+
+
+class _InThisProcess(Executor):
+    """Works when it is asked to."""
+
+    def submit(self, fn: Callable[..., _T], /, *args: object, **kwargs: object) -> Future[_T]:
+        """The result, known already."""
+        future: Future[_T] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _workers(n_jobs: int) -> Executor:
+    if n_jobs < 1:
+        raise ConfigurationError(f"There must be at least one job, got {n_jobs}.")
+    if n_jobs == 1:
+        return _InThisProcess()
+    # Not forked: torch's threads and GPUs do not survive that.
+    return ProcessPoolExecutor(
+        n_jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(max(1, (os.cpu_count() or 1) // n_jobs), optuna.logging.get_verbosity()),
+    )
+
+
+def _begin_worker(n_threads: int, verbosity: int) -> None:
+    torch.set_num_threads(n_threads)
+    optuna.logging.set_verbosity(verbosity)

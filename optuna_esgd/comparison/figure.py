@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from optuna_esgd.comparison.compare import Comparison
+from optuna_esgd.comparison.ledger import Comparison
 from optuna_esgd.comparison.runs import Run
 from optuna_esgd.comparison.summaries import named_test
 from optuna_esgd.visualization.style import BEST, COLOURS, helps_log, plain
@@ -30,14 +30,14 @@ class Panel(NamedTuple):
 
 
 def panels(comparison: Comparison) -> tuple[str, list[Panel]]:
-    """Compute the headline metric's name, and its values at equal gradients and equal cost."""
+    """Compute the headline metric's name, and its values at each budget there is."""
     budgets = {
         "Equal Gradients": comparison.equal_gradients,
         "Equal Cost": comparison.equal_cost,
     }
     first = next(iter(comparison.equal_gradients.values()))[0]
     metric = next(iter(named_test(first)))
-    return metric, [_panel(title, runs, metric) for title, runs in budgets.items()]
+    return metric, [_panel(title, runs, metric) for title, runs in budgets.items() if runs]
 
 
 def _panel(title: str, runs: Mapping[str, Sequence[Run]], metric: str) -> Panel:

@@ -25,8 +25,8 @@ Prepared = tuple[torch.optim.Optimizer, LRScheduler | None]
 class Networks:
     """Trains networks one after the other, and remembers the best point any of them visited.
 
-    Each is scored at birth and after every epoch, as individuals of the preset coevolve are: the
-    arms that search get the same early stopping on the validation set, and pay for it.
+    Each is scored at birth and after every epoch, as individuals of the preset coevolve are: who
+    searches gets the same early stopping on the validation set, and pay for it.
 
     Args:
         task: What is trained.

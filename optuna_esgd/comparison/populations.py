@@ -1,4 +1,9 @@
-"""Arms that train a population: settings of one and the same engine."""
+"""Arms that train a population: settings of one and the same engine.
+
+Searches are among them: a population that is never selected is so many networks, each for itself,
+which train as one computation like any other cohort. With one seed all of these arms begin with
+the same networks, and with the same species and hyperparameters where those are drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+import torch
 
 from optuna_esgd.comparison.outcome import Outcome
 from optuna_esgd.sampler.esgd_sampler import ESGDSampler
@@ -20,23 +26,63 @@ PBT = {
     "selection": "truncation",
     "back_off": "none",
     "explore": "perturb",
+    "rate_schedule": "constant",
     "resample_probability": 0.0,
     "inherit_optimizer_state": True,
 }
+# Each network trains for itself, in one SGD step; the best point any of them visited counts, so
+# that searches have the same early stopping on the validation set as populations, and pay for it.
+ALONE = {"n_offspring": 0, "explore": "resample", "back_off": "best", "rate_schedule": "cosine"}
 POPULATIONS: Mapping[str, Mapping[str, Any]] = {
     "esgd": {"preset": "coevolve"},
+    # The same with learning rates that fall within each SGD step.
+    "cosine": {"preset": "coevolve", "rate_schedule": "cosine"},
     "paper": {"preset": "paper", "n_epochs": 1},
     "baseline": {"preset": "paper", "n_epochs": 1, "n_offspring": 0},
     "pbt": PBT,
+    # As founders draw them, from the same ranges; learning rates fall along a cosine.
+    "random": ALONE,
+    # Restarts by the benchmark's recipe: one network alone would get a small part of the budget.
+    "single": ALONE,
 }
+_SEARCHES = frozenset({"random", "single"})
 
 
 def epochs_per_step(arm: str, benchmark: Benchmark) -> int:
-    """Epochs of one SGD step of a population arm: budgets are whole multiples of it."""
+    """Epochs that budgets are whole multiples of: those of one SGD step, one where it is all."""
+    if arm in _SEARCHES:
+        return 1
     return int(POPULATIONS[arm].get("n_epochs", benchmark.n_epochs))
 
 
-def train_population(arm: str, benchmark: Benchmark, *, n_epochs: int, seed: int) -> Outcome:
+def settings_of(arm: str, benchmark: Benchmark, *, n_epochs: int) -> dict[str, Any]:
+    """What ``ESGDSampler`` is told besides the seed.
+
+    Args:
+        arm: One of ``POPULATIONS``.
+        benchmark: The task, its species, and the size of the population.
+        n_epochs: Epochs of each individual; a multiple of ``epochs_per_step``.
+    """
+    n_epochs_each_step = n_epochs if arm in _SEARCHES else epochs_per_step(arm, benchmark)
+    settings = {
+        "population_size": benchmark.population_size,
+        **POPULATIONS[arm],
+        "n_epochs": n_epochs_each_step,
+        "n_generations": n_epochs // n_epochs_each_step,
+    }
+    if arm == "single":
+        settings["rate_schedule"] = benchmark.recipe.schedule
+    return settings
+
+
+def train_population(
+    arm: str,
+    benchmark: Benchmark,
+    *,
+    n_epochs: int,
+    seed: int,
+    device: str | torch.device | None = None,
+) -> Outcome:
     """Train a population in memory until all generations are done.
 
     Args:
@@ -44,21 +90,16 @@ def train_population(arm: str, benchmark: Benchmark, *, n_epochs: int, seed: int
         benchmark: The task, its species, and the size of the population.
         n_epochs: Epochs of each individual; a multiple of ``epochs_per_step``.
         seed: Of the method.
+        device: Where to train; the first GPU if there is one, else the CPU.
     """
-    n_epochs_each_step = epochs_per_step(arm, benchmark)
-    settings: dict[str, Any] = {"n_epochs": n_epochs_each_step, **POPULATIONS[arm]}
-    sampler = ESGDSampler(
-        benchmark.population_size,
-        seed=seed,
-        n_generations=n_epochs // n_epochs_each_step,
-        **settings,
-    )
+    sampler = ESGDSampler(seed=seed, **settings_of(arm, benchmark, n_epochs=n_epochs))
+    trainer = benchmark.trainer(device=device, is_by_recipe=arm == "single")
     study = optuna.create_study(sampler=sampler)
-    study.optimize(benchmark.trainer())
+    study.optimize(trainer)
     population = open_results(study, None)
     everyone, best = population.individuals(), population.best()
     with seeded(seed):
-        model = benchmark.task.build_model()
+        model = benchmark.task.build_model().to(trainer.device)
     return Outcome(
         model=load_best(study, model),
         validation=float("inf") if best is None else best.fitness_or_inf,

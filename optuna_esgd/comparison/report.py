@@ -12,10 +12,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from optuna_esgd.comparison.arms import REFERENCE
-from optuna_esgd.comparison.compare import Comparison
-from optuna_esgd.comparison.runs import FORWARDS_PER_GRADIENT
+from optuna_esgd.comparison.arms import REFERENCE, settings_of_arm
+from optuna_esgd.comparison.ledger import Comparison
+from optuna_esgd.comparison.runs import FORWARDS_PER_GRADIENT, Run
 from optuna_esgd.comparison.summaries import Score, Summary, summarise
+from optuna_esgd.errors import ConfigurationError
 
 EQUAL_GRADIENTS = "equal gradient evaluations"
 EQUAL_COST = "equal total cost"
@@ -39,6 +40,8 @@ def tables(comparison: Comparison) -> list[Table]:
         (EQUAL_GRADIENTS, comparison.equal_gradients),
         (EQUAL_COST, comparison.equal_cost),
     ):
+        if not runs:
+            continue
         summaries = summarise(runs)
         title = escape(f"{comparison.name}: {budget}")
         caption = f"Means over seeds ({len(runs[REFERENCE])}), lower is better"
@@ -76,10 +79,20 @@ def _text(score: Score) -> str:
     return f"{score.mean:.4g}{error}{p}"
 
 
-def write_json(comparison: Comparison, path: Path) -> None:
-    """Write all runs and their summaries; what is not a finite number is null."""
+def write_json(comparison: Comparison, path: Path, **more: Any) -> None:
+    """Write all runs and their summaries; what is not a finite number is null.
+
+    The file is replaced as a whole, so that whoever is interrupted leaves the one before.
+
+    Args:
+        comparison: Complete or not.
+        path: The file.
+        **more: What else the document says, e.g. the machine.
+    """
     document = {
         "name": comparison.name,
+        "arms": {arm: settings_of_arm(arm) for arm in comparison.equal_gradients},
+        **more,
         **{
             budget: {
                 "runs": [asdict(run) for same in runs.values() for run in same],
@@ -89,7 +102,7 @@ def write_json(comparison: Comparison, path: Path) -> None:
                         "scores": {name: score._asdict() for name, score in one.scores.items()},
                         "spent": one.spent,
                     }
-                    for one in summarise(runs)
+                    for one in (summarise(runs) if REFERENCE in runs else [])
                 ],
             }
             for budget, runs in (
@@ -98,7 +111,56 @@ def write_json(comparison: Comparison, path: Path) -> None:
             )
         },
     }
-    path.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", "utf-8")
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", "utf-8")
+    unfinished.replace(path)
+
+
+def read_json(path: Path, name: str) -> Comparison:
+    """Read what ``write_json`` wrote, to go on from there.
+
+    Args:
+        path: The file.
+        name: What is compared on.
+
+    Raises:
+        ConfigurationError: It is no such file, of something else, or of arms that had other
+            settings than they have now.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        found = Comparison(
+            document["name"],
+            *(
+                _by_arm([_run(one) for one in document[budget]["runs"]])
+                for budget in ("equal_gradients", "equal_cost")
+            ),
+        )
+        arms = document["arms"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path} is no comparison: {error!r}. Use another file."
+        ) from None
+    if found.name != name:
+        raise ConfigurationError(f"{path} compares on {found.name}, not on {name}.")
+    for arm, settings in arms.items():
+        if settings != json.loads(json.dumps(settings_of_arm(arm))):
+            raise ConfigurationError(
+                f"{path} was made with other settings of the arm {arm}. Use another file."
+            )
+    return found
+
+
+def _run(values: dict[str, Any]) -> Run:
+    test = {name: math.nan if value is None else value for name, value in values["test"].items()}
+    validation = math.inf if values["validation"] is None else values["validation"]
+    return Run(**{**values, "test": test, "validation": validation})
+
+
+def _by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    return {
+        arm: [run for run in runs if run.arm == arm] for arm in {run.arm: None for run in runs}
+    }
 
 
 def _finite(value: Any) -> Any:

@@ -33,11 +33,13 @@ class Summary(NamedTuple):
 
     Attributes:
         arm: Its name.
+        n_seeds: How many.
         scores: By metric: fitness on the validation set first, then the test's.
         spent: Means by name of the count, wall time in seconds among them.
     """
 
     arm: str
+    n_seeds: int
     scores: dict[str, Score]
     spent: dict[str, float]
 
@@ -46,18 +48,23 @@ def summarise(runs: Mapping[str, Sequence[Run]]) -> list[Summary]:
     """Summarise the runs of each arm, in their order.
 
     Args:
-        runs: By arm, one per seed; the reference among them.
+        runs: By arm, one per seed; the reference among them. Where some seeds are still to be run,
+            p is of those that both have; arms that share none with it are left out.
     """
-    reference = _values(runs[REFERENCE])
+    reference = {run.seed: run for run in runs[REFERENCE]}
     summaries = []
-    for arm, theirs in runs.items():
+    for arm, same in runs.items():
+        theirs = [run for run in same if run.seed in reference]
+        if not theirs:
+            continue
+        ours = _values([reference[run.seed] for run in theirs])
         scores = {}
         for metric, values in _values(theirs).items():
-            p = None if arm == REFERENCE else permutation_test(reference[metric], values)
+            p = None if arm == REFERENCE else permutation_test(ours[metric], values)
             scores[metric] = Score(float(np.mean(values)), standard_error(values), p)
         names = ("n_epochs", "n_gradients", "n_forwards", "n_evaluations", "cost", "seconds")
         spent = {name: float(np.mean([getattr(run, name) for run in theirs])) for name in names}
-        summaries.append(Summary(arm, scores, spent))
+        summaries.append(Summary(arm, len(theirs), scores, spent))
     return summaries
 
 

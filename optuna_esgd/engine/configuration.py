@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.annealing import RateSchedule
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.evolution.mating import Roulette
 from optuna_esgd.evolution.selection import Selection
@@ -33,6 +34,7 @@ _ADDED_FIELDS: Mapping[str, Any] = {
     "asynchronous": False,
     "selection": "elitist",
     "backend": "batched",
+    "rate_schedule": "constant",
 }
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
@@ -42,6 +44,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "explore": "resample",
         "inherit_optimizer_state": False,
         "learning_rate_decay": 0.9,
+        "rate_schedule": "constant",
     },
     "coevolve": {
         "n_epochs": 4,
@@ -49,6 +52,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "explore": "perturb",
         "inherit_optimizer_state": True,
         "learning_rate_decay": 1.0,
+        "rate_schedule": "constant",
     },
 }
 
@@ -80,6 +84,8 @@ class Configuration:
         inherit_optimizer_state: Whether momentum and the like are inherited while the species
             stays the same.
         learning_rate_decay: Factor per generation on both bounds of the range of ``lr``.
+        rate_schedule: What ``lr`` does within an SGD step, see
+            ``evolution.annealing.rate_factor``.
         cohort_size: Individuals that train together; a fixed partition of the population, so
             that no number depends on which worker trained whom.
         asynchronous: Whether each cohort goes on by itself, without waiting for the others at
@@ -110,6 +116,7 @@ class Configuration:
     resample_probability: float
     inherit_optimizer_state: bool
     learning_rate_decay: float
+    rate_schedule: RateSchedule
     cohort_size: int
     asynchronous: bool
     maximize: bool
@@ -150,6 +157,11 @@ class Configuration:
             ),
             ("resample_probability", 0 <= self.resample_probability <= 1, "in [0, 1]"),
             ("learning_rate_decay", 0 < self.learning_rate_decay <= 1, "in (0, 1]"),
+            (
+                "rate_schedule",
+                self.rate_schedule in ("constant", "cosine"),
+                "'constant' or 'cosine'",
+            ),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
             ("backend", self.backend in BACKENDS, f"one of {BACKENDS}"),
             ("max_tries", self.max_tries >= 1, "at least 1"),
@@ -235,6 +247,7 @@ class Settings:
     resample_probability: float = 0.1
     inherit_optimizer_state: bool | None = None
     learning_rate_decay: float | None = None
+    rate_schedule: RateSchedule | None = None
     asynchronous: bool = False
     max_tries: int = 3
     lease_seconds: float = 60.0

@@ -19,6 +19,7 @@ from optuna_esgd.engine.explore import ExploreSpaces
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Explore
 from optuna_esgd.errors import ConfigurationError, StudyError
+from optuna_esgd.evolution.annealing import RateSchedule
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.evolution.mating import Roulette
 from optuna_esgd.evolution.selection import Selection
@@ -124,6 +125,10 @@ class ESGDSampler(BaseSampler):
             stays the same; as the preset says if None.
         learning_rate_decay: Factor per generation on both bounds of learning rates' range; as the
             preset says if None.
+        rate_schedule: What learning rates do within an SGD step: ``"constant"``, or ``"cosine"``:
+            from the value the trial shows towards 0, epoch by epoch, and back up in the next
+            generation; as the preset says if None. With ``sgd_step`` it concerns the optimizer
+            given to it. Concerns training only.
         asynchronous: Whether each individual goes on as soon as it has finished, without waiting
             for the rest of its generation. Then workers of unequal speed all stay busy, and the
             guarantee holds; but what comes out depends on how fast they are, not on the seed
@@ -161,6 +166,7 @@ class ESGDSampler(BaseSampler):
         resample_probability: float = 0.1,
         inherit_optimizer_state: bool | None = None,
         learning_rate_decay: float | None = None,
+        rate_schedule: RateSchedule | None = None,
         asynchronous: bool = False,
         max_tries: int = 3,
         lease_seconds: float = 60.0,
@@ -186,6 +192,7 @@ class ESGDSampler(BaseSampler):
             resample_probability=resample_probability,
             inherit_optimizer_state=inherit_optimizer_state,
             learning_rate_decay=learning_rate_decay,
+            rate_schedule=rate_schedule,
             asynchronous=asynchronous,
             max_tries=max_tries,
             lease_seconds=lease_seconds,

@@ -202,6 +202,10 @@ class Species:
         species.space = {**self.space, name: replace(range_, low=low, high=high)}
         return species
 
+    def default_of(self, name: str) -> Any:
+        """What the optimizer takes for a hyperparameter, or its part, that is not given."""
+        return self._arguments.defaults[name]
+
     def batched_update(self) -> Rule | None:
         """The rule for many individuals at once; stock species that have one override this."""
         return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 
@@ -94,6 +94,28 @@ def resolve_species(items: Sequence[SpeciesLike]) -> tuple[Species, ...]:
                 f'{resolved[names.index(name)].optimizer_class.__name__}(name="{name}2").'
             )
     return resolved
+
+
+def fixed_species(
+    optimizer_class: type[torch.optim.Optimizer], settings: Mapping[str, Any]
+) -> Species:
+    """A species of which nothing is searched: what is not given is the optimizer's default.
+
+    Where there is a stock species of that optimizer it has its rule, so that many individuals
+    train at once.
+
+    Args:
+        optimizer_class: The optimizer.
+        settings: Its keyword arguments.
+
+    Raises:
+        ConfigurationError: The optimizer refuses the settings.
+    """
+    (stock,) = resolve_species([optimizer_class])
+    if type(stock) is Species:
+        return Species(optimizer_class, **settings)
+    searched = {name: stock.default_of(name) for name in stock.space}
+    return type(stock)(**{**searched, **settings})
 
 
 def _resolve(item: object, stock: dict[str, Species]) -> Species:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
+from optuna_esgd.evolution.annealing import rate_factor
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched_model import BatchedModel
@@ -52,6 +53,9 @@ class BatchedTraining:
         seeds = [epoch_seed(self._configuration, one, number) for one in self._individuals]
         spent = [Spending() for _ in seeds]
         n_batches = self._task.train.n_batches
+        self._optimizers.scale_rates(
+            rate_factor(self._configuration.rate_schedule, number, self._configuration.n_epochs)
+        )
         for party in self._optimizers.parties:
             rows = party.rows
             evaluations = CohortEvaluations(

@@ -11,6 +11,7 @@ from torch import nn
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.species.base import Species
+from optuna_esgd.species.registry import fixed_species
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.examples import Examples
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
@@ -72,9 +73,25 @@ class Benchmark:
     n_epochs: int = 4
     n_generations: int = 6
 
-    def trainer(self, *, cohort_size: int | None = None) -> ESGDTrainer:
-        """The objective that trains a population on the task."""
-        return ESGDTrainer(self.task, species=self.species, cohort_size=cohort_size)
+    def trainer(
+        self,
+        *,
+        cohort_size: int | None = None,
+        device: str | torch.device | None = None,
+        is_by_recipe: bool = False,
+    ) -> ESGDTrainer:
+        """The objective that trains a population on the task.
+
+        Args:
+            cohort_size: See ``ESGDTrainer``.
+            device: See ``ESGDTrainer``.
+            is_by_recipe: Whether everybody trains with the recipe's optimizer and settings instead
+                of the species.
+        """
+        species = self.species
+        if is_by_recipe:
+            species = [fixed_species(self.recipe.optimizer, self.recipe.settings)]
+        return ESGDTrainer(self.task, species=species, cohort_size=cohort_size, device=device)
 
     @property
     def n_trials(self) -> int:

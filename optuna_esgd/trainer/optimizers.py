@@ -64,6 +64,11 @@ class CohortOptimizers:
             shared = Party(sharing) if steps is None else CompiledParty(sharing, weights, steps)
             self.parties.insert(0, shared)
 
+    def scale_rates(self, factor: float) -> None:
+        """From now on learning rates, where there are any, are those shown times a factor."""
+        for party in self.parties:
+            party.scale_rates(factor)
+
     def keep(self, rows: Sequence[int]) -> None:
         """Copy the state of these rows as the one to return to."""
         for row in rows:
@@ -107,6 +112,11 @@ class Party:
     def is_running(self) -> bool:
         """Whether there is still a group that can step."""
         return len(self._failed) < len(self._groups)
+
+    def scale_rates(self, factor: float) -> None:
+        """See ``CohortOptimizers``."""
+        for group in self._groups:
+            group.scale_rates(factor)
 
     def step(self, evaluations: CohortEvaluations) -> None:
         """One step of every group that has not failed."""
@@ -204,6 +214,7 @@ class _Group(Protocol):
 
     def write(self, position: int, state: Mapping[str, Tensor]) -> None: ...
     def save(self, position: int) -> Tensors: ...
+    def scale_rates(self, factor: float) -> None: ...
     def step(self, evaluations: CohortEvaluations | _Share) -> None: ...
     def keep(self, position: int) -> None: ...
     def restore(self, position: int) -> None: ...
@@ -241,9 +252,15 @@ class _RuleGroup:
             Part(block, rule.init_state(block), species.columns(hyperparameters, block))
             for block in weights.rows(rows).trainable()
         ]
+        columns = [part.hyperparameters.get("lr") for part in self._parts]
+        self._rates = [(column, column.clone()) for column in columns if column is not None]
         self._kept = [
             {name: tensor.clone() for name, tensor in part.state.items()} for part in self.parts
         ]
+
+    def scale_rates(self, factor: float) -> None:
+        for column, shown in self._rates:
+            torch.mul(shown, factor, out=column)
 
     def step(self, evaluations: CohortEvaluations | _Share) -> None:
         for part, places in zip(self.parts, self._places, strict=True):
@@ -290,7 +307,13 @@ class _RowGroup:
             name: nn.Parameter(view[0]) for name, view in self._weights.parameters().items()
         }
         self._optimizer = self._build()
+        self._rates = [group.get("lr") for group in self._optimizer.param_groups]
         self._kept: Tensors = {}
+
+    def scale_rates(self, factor: float) -> None:
+        for group, shown in zip(self._optimizer.param_groups, self._rates, strict=True):
+            if shown is not None:
+                group["lr"] = shown * factor
 
     def step(self, evaluations: CohortEvaluations | _Share) -> None:
         if self._species.needs_closure and isinstance(evaluations, CohortEvaluations):

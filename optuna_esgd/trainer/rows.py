@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.errors import OptimizerError, TaskError
+from optuna_esgd.evolution.annealing import rate_factor
 from optuna_esgd.evolution.randomness import derive_seed
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.trainer.blame import warn_of_failure
+from optuna_esgd.trainer.rates import scaled_rates
 from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.spaces import of_species
 from optuna_esgd.trainer.spending import Spending, counted
@@ -69,7 +71,11 @@ class RowTraining:
         )
         model, optimizer = self._models[row], self._optimizers[row]
         cost = self._species[one.species].gradients_per_step
-        with seeded(seed), counted(optimizer, cost, epoch.spending) as spending:
+        factor = rate_factor(
+            self._configuration.rate_schedule, number, self._configuration.n_epochs
+        )
+        spent = counted(optimizer, cost, epoch.spending)
+        with seeded(seed), scaled_rates(optimizer, factor), spent as spending:
             model.train()
             try:
                 reported = self._task.train_epoch(model, optimizer, epoch)

@@ -20,6 +20,7 @@ from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Claim, Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StudyError
+from optuna_esgd.evolution.annealing import rate_factor
 from optuna_esgd.evolution.back_off import BackOffRule
 from optuna_esgd.genome.codec import encode
 from optuna_esgd.genome.layout import Layout
@@ -30,6 +31,7 @@ from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
+from optuna_esgd.trainer.rates import scaled_rates
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes, replace_trial
 from optuna_esgd.trainer.spending import Spending, counted
@@ -166,7 +168,8 @@ class SgdStep:
         n_epochs = self._configuration.n_epochs if n_epochs is None else n_epochs
         for number in range(n_epochs):
             self._is_scored = False
-            yield number
+            with self._annealed(number, n_epochs):
+                yield number
             self._end_epoch(is_last=number + 1 == n_epochs)
 
     def __exit__(
@@ -253,6 +256,13 @@ class SgdStep:
             if self._optimizer is not None:
                 self._optimizer.state.clear()
                 restore_state(self._optimizer, self._kept_state)
+
+    def _annealed(self, number: int, n_epochs: int) -> contextlib.AbstractContextManager[None]:
+        """One epoch under the sampler's schedule, of the optimizer that is known here."""
+        if self._optimizer is None:
+            return contextlib.nullcontext()
+        factor = rate_factor(self._configuration.rate_schedule, number, n_epochs)
+        return scaled_rates(self._optimizer, factor)
 
     def _score(self, model: nn.Module) -> float:
         self._n_evaluations += 1

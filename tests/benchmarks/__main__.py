@@ -14,8 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Not without arguments that only the user knows.
-LEFT_OUT = {"workers": "give it the URLs of databases: python -m tests.benchmarks.workers URL"}
+# Not without arguments that only the user knows, and not without meaning it.
+LEFT_OUT = {
+    "workers": "give it the URLs of databases: python -m tests.benchmarks.workers URL",
+    "quality": "it takes many hours: python -m tests.benchmarks.quality",
+}
 
 
 def find_benchmarks() -> list[str]:

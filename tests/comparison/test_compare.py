@@ -9,9 +9,11 @@ import pytest
 from rich.console import Console
 
 from optuna_esgd.cli import main
-from optuna_esgd.comparison.compare import Comparison, compare
+from optuna_esgd.comparison.compare import compare
 from optuna_esgd.comparison.figure import draw
-from optuna_esgd.comparison.report import tables, write_json
+from optuna_esgd.comparison.ledger import Comparison
+from optuna_esgd.comparison.named import NamedBenchmark
+from optuna_esgd.comparison.report import read_json, tables, write_json
 from optuna_esgd.comparison.runs import Run
 from optuna_esgd.comparison.summaries import summarise
 from optuna_esgd.errors import ConfigurationError
@@ -40,6 +42,91 @@ def test_at_equal_cost_nobody_spends_more_and_cheap_arms_train_longer(
     ):
         assert single.n_epochs > reference.n_epochs
         assert 0.8 * reference.cost < single.cost <= reference.cost
+
+
+NAMED = NamedBenchmark(f"{Path(__file__).parent / 'benchmarks.py'}:build")
+
+
+def timeless(comparison: Comparison) -> Comparison:
+    """The same runs, as if all had taken no time."""
+    return comparison._replace(
+        **{
+            budget: {
+                arm: [replace(run, seconds=0.0) for run in same]
+                for arm, same in getattr(comparison, budget).items()
+            }
+            for budget in ("equal_gradients", "equal_cost")
+        }
+    )
+
+
+def test_an_interrupted_comparison_goes_on(comparison: Comparison, tmp_path: Path) -> None:
+    path, n_progressed, told = tmp_path / "c.json", 0, []
+
+    def interrupt(so_far: Comparison) -> None:
+        nonlocal n_progressed
+        n_progressed += 1
+        write_json(so_far, path)
+        if n_progressed == 4:  # the first seed, and the reference of the second
+            raise KeyboardInterrupt
+
+    arguments = {"arms": ["pbt", "single"], "seeds": [0, 1], "name": "lines"}
+    with pytest.raises(KeyboardInterrupt):
+        compare(build, **arguments, on_progress=interrupt)
+    before = read_json(path, "lines")
+    assert [run.seed for run in before.equal_gradients["esgd"]] == [0, 1]
+    assert [run.seed for run in before.equal_cost["single"]] == [0]
+    whole = compare(build, **arguments, before=before, on_run=told.append)
+    assert {(run.arm, run.seed) for run in told} == {("pbt", 1), ("single", 1)}
+    assert timeless(whole) == timeless(comparison)
+
+
+def test_equal_cost_can_follow_later(comparison: Comparison) -> None:
+    arguments = {"arms": ["single"], "seeds": [0, 1], "name": "lines"}
+    cheap = compare(build, **arguments, budgets=["gradients"])
+    assert cheap.equal_cost == {}
+    assert "equal total cost" not in text_of(cheap)
+    draw(cheap)
+    told: list[Run] = []
+    both = compare(build, **arguments, before=cheap, on_run=told.append)
+    assert both.equal_gradients == cheap.equal_gradients
+    assert told == both.equal_cost["single"]
+    assert timeless(both).equal_cost["single"] == timeless(comparison).equal_cost["single"]
+
+
+def test_runs_of_other_arms_and_seeds_are_kept(comparison: Comparison) -> None:
+    more = compare(build, arms=[], seeds=[0], name="lines", before=comparison)
+    assert more == comparison
+
+
+@pytest.mark.slow
+def test_several_processes_do_the_same(comparison: Comparison) -> None:
+    shared = compare(NAMED, arms=["pbt", "single"], seeds=[0, 1], name="lines", n_jobs=2)
+    assert timeless(shared) == timeless(comparison)
+
+
+def test_files_of_another_comparison_are_refused(comparison: Comparison, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    write_json(comparison, path, machine={"n_cores": 2})
+    assert timeless(read_json(path, "lines")) == timeless(comparison)
+    with pytest.raises(ConfigurationError, match="compares on lines, not on curves"):
+        read_json(path, "curves")
+    document = json.loads(path.read_text("utf-8"))
+    assert document["machine"] == {"n_cores": 2}
+    document["arms"]["pbt"]["resample_probability"] = 0.5
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(ConfigurationError, match="other settings of the arm pbt"):
+        read_json(path, "lines")
+    path.write_text("[]", "utf-8")
+    with pytest.raises(ConfigurationError, match="is no comparison"):
+        read_json(path, "lines")
+
+
+def test_a_summary_of_unfinished_arms_is_of_the_seeds_both_have(comparison: Comparison) -> None:
+    runs = dict(comparison.equal_gradients)
+    summaries = {one.arm: one for one in summarise({**runs, "pbt": runs["pbt"][1:], "single": []})}
+    assert {arm: one.n_seeds for arm, one in summaries.items()} == {"esgd": 2, "pbt": 1}
+    assert summaries["pbt"].scores["validation"].p in (0.5, 1.0)
 
 
 def test_what_is_no_benchmark_is_refused() -> None:
@@ -125,6 +212,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "esgd seed 0, 4 epochs each" in printed.err
     assert json.loads((tmp_path / "c.json").read_text("utf-8"))["name"] == named
     assert "plotly" in (tmp_path / "c.html").read_text("utf-8")
+    assert main(["compare", named, "--arms", "single", "--seeds", "1", *files]) == 0
+    assert "seed 0" not in capsys.readouterr().err  # nothing is done again
 
 
 @pytest.mark.parametrize(
@@ -135,6 +224,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
         ([f"{__file__}:nothing"], "must define nothing as a function"),
         ([f"{__file__}:x", "--arms", "esgd,sgd"], "Arms must be some of"),
         ([f"{__file__}:x", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        ([f"{__file__}:x", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        ([f"{__file__}:x", "--budgets", "time"], "--budgets must be some of gradients, cost"),
         ([f"{__file__}:x", "--json", "/nowhere/c.json"], "There is no folder /nowhere"),
     ],
 )

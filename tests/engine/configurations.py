@@ -41,6 +41,7 @@ def configurations(draw: st.DrawFn, **fixed: Any) -> Configuration:
         "resample_probability": st.sampled_from([0.0, 0.1, 1.0]),
         "inherit_optimizer_state": st.none() | st.booleans(),
         "learning_rate_decay": st.none() | st.sampled_from([0.5, 1.0]),
+        "rate_schedule": st.none() | st.sampled_from(["constant", "cosine"]),
         "asynchronous": st.just(False),
     }
     settings = {name: draw(strategy) for name, strategy in drawn.items() if name not in fixed}

@@ -55,6 +55,7 @@ class TestSettings:
             "resample_probability": 0.2,
             "inherit_optimizer_state": True,
             "learning_rate_decay": 0.8,
+            "rate_schedule": "cosine",
             "max_tries": 4,
             "lease_seconds": 30.0,
         }

@@ -1,0 +1,103 @@
+"""What has been run, and what has not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from optuna_esgd.comparison.runs import Run
+
+Budget = Literal["gradients", "cost"]
+BUDGETS: tuple[Budget, ...] = ("gradients", "cost")
+_Runs = dict[tuple[str, int], Run]
+
+
+class Comparison(NamedTuple):
+    """All runs, or those there are so far.
+
+    Attributes:
+        name: What was compared on.
+        equal_gradients: By arm: one run per seed, each individual with ``n_epochs_each`` epochs.
+        equal_cost: By arm: one run per seed, with as many epochs as the cost of the reference of
+            this seed allows. The same runs where that is as many. Empty if not asked for.
+    """
+
+    name: str
+    equal_gradients: dict[str, list[Run]]
+    equal_cost: dict[str, list[Run]]
+
+
+class Unit(NamedTuple):
+    """What is done at a time: an arm with a seed, at one budget or two.
+
+    Attributes:
+        arm: Its name.
+        seed: Of the task and the method.
+        known: The run at equal gradients, if it was done before.
+        cost: What the other run may cost; None for none, and for the reference.
+    """
+
+    arm: str
+    seed: int
+    known: Run | None
+    cost: int | None
+
+
+class Ledger:
+    """Runs by arm and seed.
+
+    Args:
+        name: What is compared on.
+        arms: Those that are to be run, the reference first.
+        has_cost: Whether also at equal total cost.
+        before: Runs that are there already, of any arms and seeds.
+    """
+
+    def __init__(
+        self, name: str, arms: Sequence[str], *, has_cost: bool, before: Comparison | None
+    ) -> None:
+        self._name = name
+        self._arms = list(arms)
+        self._has_cost = has_cost
+        self._gradients = {} if before is None else _by_key(before.equal_gradients)
+        self._cost = {} if before is None else _by_key(before.equal_cost)
+
+    def missing(self, seed: int, arms: Sequence[str]) -> list[Unit]:
+        """What of a seed is not there yet; the reference must be, if it is asked for others."""
+        reference = self._gradients.get((self._arms[0], seed))
+        cost = reference.cost if self._has_cost and reference is not None else None
+        return [
+            Unit(arm, seed, self._gradients.get((arm, seed)), cost)
+            for arm in arms
+            if (arm, seed) not in self._gradients
+            or (self._has_cost and (arm, seed) not in self._cost)
+        ]
+
+    def enter(self, unit: Unit, runs: Sequence[Run]) -> list[Run]:
+        """Take up the run at equal gradients, and the one at equal cost if it is another.
+
+        Returns:
+            Those that are new.
+        """
+        key = (unit.arm, unit.seed)
+        self._gradients[key] = runs[0]
+        if self._has_cost:
+            self._cost[key] = runs[-1]
+        return list(runs if unit.known is None else runs[1:])
+
+    def comparison(self) -> Comparison:
+        """All runs, in the order of arms and seeds."""
+        return Comparison(self._name, self._by_arm(self._gradients), self._by_arm(self._cost))
+
+    def _by_arm(self, runs: _Runs) -> dict[str, list[Run]]:
+        present = {arm for arm, _ in runs}
+        order = [*self._arms, *sorted(present - set(self._arms))]
+        return {
+            arm: [runs[key] for key in sorted(runs) if key[0] == arm]
+            for arm in order
+            if arm in present
+        }
+
+
+def _by_key(runs: dict[str, list[Run]]) -> _Runs:
+    return {(run.arm, run.seed): run for same in runs.values() for run in same}

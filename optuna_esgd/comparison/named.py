@@ -1,0 +1,46 @@
+"""A benchmark that is named on the command line: it can travel to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.named_files import load_named_file
+
+
+@dataclass(frozen=True)
+class NamedBenchmark:
+    """The function that ``FILE.py:NAME`` names, looked up once per process.
+
+    Attributes:
+        text: ``FILE.py:NAME``.
+    """
+
+    text: str
+
+    def __call__(self, seed: int) -> Any:
+        """What the function makes of a seed."""
+        return self.find()(seed)
+
+    def find(self) -> Callable[[int], Any]:
+        """The function.
+
+        Raises:
+            ConfigurationError: There is no such file, or no such function in it.
+        """
+        return _find(self.text)
+
+
+@cache
+def _find(text: str) -> Callable[[int], Any]:
+    path, module, name = load_named_file(text, "the benchmark", "digits_esgd.py:mlp")
+    found: Any = getattr(module, name, None)
+    if not callable(found):
+        raise ConfigurationError(
+            f"{path.name} must define {name} as a function that takes a seed and returns an "
+            f"esgd.Benchmark; got {type(found).__name__}."
+        )
+    return found  # type: ignore[no-any-return]
