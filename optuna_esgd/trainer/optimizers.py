@@ -252,7 +252,7 @@ class _RuleGroup:
             Part(block, rule.init_state(block), species.columns(hyperparameters, block))
             for block in weights.rows(rows).trainable()
         ]
-        columns = [part.hyperparameters.get("lr") for part in self._parts]
+        columns = [part.hyperparameters.get("lr") for part in self.parts]
         self._rates = [(column, column.clone()) for column in columns if column is not None]
         self._kept = [
             {name: tensor.clone() for name, tensor in part.state.items()} for part in self.parts
