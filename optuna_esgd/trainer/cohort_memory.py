@@ -173,8 +173,12 @@ class CohortMemory:
             for state_name, place in self._state(name, block).items():
                 place[here].copy_(part.state[state_name])
                 part.state[state_name] = place[here]
+        self.set_hyperparameters(name, rows, parts)
+
+    def set_hyperparameters(self, name: str, rows: range, parts: Sequence[Part]) -> None:
+        """Copy the hyperparameters of a species' rows; see ``adopt``."""
         for column, value in self._named_columns(name).items():
-            value[here].copy_(parts[0].hyperparameters[column])
+            value[rows.start : rows.stop].copy_(parts[0].hyperparameters[column])
 
     def views(self, kind: Kind) -> Tensors:
         """The model's tensors by name: (P, *shape) views."""

@@ -164,7 +164,14 @@ class CompiledParty(Party):
         for group in groups:
             if isinstance(group, _RuleGroup):
                 memory.adopt(group.name, group.rows, group.parts)
-        self._tensors = memory.tensors
+        self._memory, self._tensors = memory, memory.tensors
+
+    def scale_rates(self, factor: float) -> None:
+        """See ``CohortOptimizers``."""
+        super().scale_rates(factor)
+        for group in self._groups:
+            if isinstance(group, _RuleGroup):
+                self._memory.set_hyperparameters(group.name, group.rows, group.parts)
 
     def step(self, evaluations: CohortEvaluations) -> None:
         """One step of every group that has not failed; eager where there is no function."""

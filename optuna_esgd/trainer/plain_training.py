@@ -62,6 +62,7 @@ DROP_LAST = False
 BACK_OFF = "best"
 STEP_EPOCHS = 4
 IS_COSINE = False
+RATES_FALL = False
 IS_BFLOAT16 = False
 MAXIMIZE = False
 SEED = 0
@@ -132,10 +133,14 @@ def train_epoch(
     rates = [group["lr"] for group in optimizer.param_groups]
     model.train()
     for number, (inputs, targets) in enumerate(batches):
-        if IS_COSINE:
-            done = (epoch * len(batches) + number) / (STEP_EPOCHS * len(batches))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
+        factor = 1.0
+        if RATES_FALL:  # from epoch to epoch
+            factor *= (1 + math.cos(math.pi * epoch / STEP_EPOCHS)) / 2
+        if IS_COSINE:  # from batch to batch
+            done = (epoch + number / len(batches)) / STEP_EPOCHS
+            factor *= (1 + math.cos(math.pi * done)) / 2
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
         here = inputs.to(device), targets.to(device)
 
         def closure(here: tuple[Tensor, Tensor] = here) -> Tensor:

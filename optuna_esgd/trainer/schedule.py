@@ -85,6 +85,7 @@ def export_schedule(
         "BACK_OFF": configuration.back_off,
         "STEP_EPOCHS": configuration.n_epochs,
         "IS_COSINE": task.schedule is SCHEDULES["cosine"],
+        "RATES_FALL": configuration.rate_schedule == "cosine",
         "IS_BFLOAT16": task.precision == "bfloat16",
         "MAXIMIZE": configuration.maximize,
         "SEED": configuration.seed,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optuna_esgd.engine.configuration import (
+    BACKENDS,
     PRESETS,
     Configuration,
     Preset,
@@ -52,6 +53,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ("learning_rate_decay", "in (0, 1]", [0.0, 1.01, math.nan]),
     ("learning_rate_decay", "a number", ["0.9"]),
     ("rate_schedule", "'constant' or 'cosine'", ["linear", 0]),
+    ("backend", f"one of {BACKENDS}", ["fast", None]),
     ("cohort_size", BETWEEN, [0, 5]),
     ("cohort_size", WHOLE, [2.0]),
     ("asynchronous", "True or False", [1, None, "yes"]),
@@ -238,6 +240,7 @@ OTHER: dict[str, Any] = {
     "inherit_optimizer_state": False,
     "learning_rate_decay": 0.8,
     "rate_schedule": "cosine",
+    "backend": "rows",
     "cohort_size": 2,
     "asynchronous": True,
     "maximize": True,

@@ -30,9 +30,13 @@ def species() -> list[Species]:
     return [SGD(), Adam(), AMSGrad(), Species(torch.optim.ASGD, lr=0.01), EntropySGD()]
 
 
-def train(name: str, backend: str, **arguments: object) -> tuple[optuna.Study, list[Tensor]]:
+def train(
+    name: str, backend: str, schedule: str, **arguments: object
+) -> tuple[optuna.Study, list[Tensor]]:
     task = make_double_task(name)
-    study = make_study(10, seed=3, back_off="best", resample_probability=0.5)
+    study = make_study(
+        10, seed=3, back_off="best", resample_probability=0.5, rate_schedule=schedule
+    )
     trainer = esgd.ESGDTrainer(task, species=species(), backend=backend, **arguments)
     study.optimize(trainer, n_trials=20)
     return study, final_weights(study, task)
@@ -40,20 +44,22 @@ def train(name: str, backend: str, **arguments: object) -> tuple[optuna.Study, l
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dropout", "batch-norm"])
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("dropout", "constant"), ("batch-norm", "constant"), ("mlp", "cosine")]
+)
 def test_compiled_equals_batched_and_is_compiled_once(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, schedule: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     compiled: dict[str, compilation.Compiled] = {}
     monkeypatch.setattr(compilation, "_compiled", compiled)
-    study, weights = train(name, "compiled", cohort_size=5)
+    study, weights = train(name, "compiled", schedule, cohort_size=5)
     assert "not compiled" not in caplog.text
     shown = {trial.params["species"] for trial in study.trials}
     assert shown >= {"Adam", "AMSGrad", "ASGD", "EntropySGD"}
     # Two cohorts, two generations, other species in each row: one function, compiled once.
     assert [one.n_compilations for one in compiled.values()] == [1]
 
-    batched_study, batched = train(name, "batched", cohort_size=5)
+    batched_study, batched = train(name, "batched", schedule, cohort_size=5)
     for one, other in zip(weights, batched, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
     for mine, theirs in zip(study.trials, batched_study.trials, strict=True):

@@ -82,6 +82,8 @@ def save_start(study: optuna.Study, task: esgd.SupervisedTask, folder: Path) -> 
     [
         ({}, {}),
         ({"back_off": "none", "n_epochs": 3}, {"schedule": "cosine"}),
+        ({"n_epochs": 3, "rate_schedule": "cosine"}, {}),
+        ({"n_epochs": 3, "rate_schedule": "cosine"}, {"schedule": "cosine"}),
         ({"preset": "paper", "n_epochs": 2, "inherit_optimizer_state": True}, {}),
     ],
 )
