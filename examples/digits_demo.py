@@ -206,6 +206,9 @@ def tell_story(study: optuna.Study) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UnboundLocalError) as error:
+        # Optuna 5 makes the latter of a Ctrl-C that comes while it ends a trial.
+        if KeyboardInterrupt not in (type(error), type(error.__context__)):
+            raise
         console.print("\nInterrupted. Nothing is lost: run it again, and it goes on from here.")
         sys.exit(130)

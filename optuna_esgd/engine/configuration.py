@@ -332,12 +332,15 @@ def cohorts(configuration: Configuration, n_individuals: int) -> list[range]:
 
 
 def broods(configuration: Configuration) -> list[range]:
-    """Partition the λ offspring of a round into as many cohorts as the population has.
+    """Partition the λ offspring of a round into at most as many cohorts as the population has.
 
     Scoring takes less memory and much less time than training, so it is not divided further: a
     slot costs the database the same, whatever is in it.
     """
-    n_cohorts = len(cohorts(configuration, configuration.population_size))
     n_offspring = configuration.n_offspring
+    n_cohorts = min(
+        len(cohorts(configuration, size))
+        for size in (configuration.population_size, max(1, n_offspring))
+    )
     edges = [at * n_offspring // n_cohorts for at in range(n_cohorts + 1)]
     return [range(a, b) for a, b in itertools.pairwise(edges) if a < b]

@@ -37,7 +37,7 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_larger_networks_are_measured() -> None:
-    load = replace(SMALL, network="GRU 128", population_size=2, n_examples=4, batch_size=2)
+    load = replace(SMALL, network="GRU 128", population_size=4, n_examples=4, batch_size=2)
     report = models.measure([load], n_rounds=1)
     assert len(report.rows) == 2
     assert "samples/s" in report.rows[0].notes

@@ -185,4 +185,4 @@ def test_offspring_are_evaluated_not_trained() -> None:
             kinds[facts.round, type(action)] += 1
 
     simulate(chosen, watch=watch)
-    assert kinds == {(0, Train): 12, (1, Evaluate): 18, (2, Evaluate): 18}
+    assert kinds == {(0, Train): 12, (1, Evaluate): 12, (2, Evaluate): 12}
