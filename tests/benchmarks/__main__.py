@@ -28,8 +28,7 @@ def find_benchmarks() -> list[str]:
     return [
         name
         for name in sorted(names)
-        if not name.startswith(("test_", "_"))
-        and (name in LEFT_OUT or _has_main(name))
+        if not name.startswith(("test_", "_")) and (name in LEFT_OUT or _has_main(name))
     ]
 
 
