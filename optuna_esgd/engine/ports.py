@@ -152,8 +152,14 @@ class Population(Protocol):
         """Let others show what these trials could not; how many individuals are free again."""
         ...
 
-    def reserve_unshown(self, *, lease_seconds: float) -> tuple[Individual, ...]:
+    def reserve_unshown(
+        self, *, lease_seconds: float, most: int | None = None
+    ) -> tuple[Individual, ...]:
         """Keep the finished individuals without a trial for the caller, who will bind them.
+
+        Args:
+            lease_seconds: For how long.
+            most: How many at most; None for all.
 
         Returns:
             Those of round 0 that nobody else shows or has reserved, by (generation, number).

@@ -249,10 +249,12 @@ class MemoryPopulation:
             self._show(reference, trial_number)
             return True
 
-    def reserve_unshown(self, *, lease_seconds: float) -> tuple[Individual, ...]:
+    def reserve_unshown(
+        self, *, lease_seconds: float, most: int | None = None
+    ) -> tuple[Individual, ...]:
         """Keep the finished individuals without a trial for the caller."""
         with self._lock:
-            reserved = self._unshown()
+            reserved = self._unshown()[:most]
             self._without_trial |= dict.fromkeys(reserved, self._clock() + lease_seconds)
             return tuple(self._individuals[reference] for reference in reserved)
 

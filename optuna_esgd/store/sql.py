@@ -181,9 +181,11 @@ class SqlPopulation:
         """Give one individual this trial; False if it, or the trial, has another one."""
         return write(self._database, trials.bind, self._uuid, reference, trial_number)
 
-    def reserve_unshown(self, *, lease_seconds: float) -> tuple[Individual, ...]:
+    def reserve_unshown(
+        self, *, lease_seconds: float, most: int | None = None
+    ) -> tuple[Individual, ...]:
         """Keep the finished individuals without a trial for the caller."""
-        return write(self._database, trials.reserve, self._uuid, lease_seconds=lease_seconds)
+        return write(self._database, trials.reserve, self._uuid, lease_seconds, most)
 
     def renew_trials(self, trial_numbers: Sequence[int], *, lease_seconds: float) -> None:
         """Stand by running trials for this long."""

@@ -68,10 +68,10 @@ def bind(
 
 
 def reserve(
-    connection: sa.Connection, study_uuid: str, *, lease_seconds: float
+    connection: sa.Connection, study_uuid: str, lease_seconds: float, most: int | None
 ) -> tuple[Individual, ...]:
-    """Reserve every finished individual that nobody shows or is about to show."""
-    found = map(individual_of, connection.execute(_unshown(study_uuid)))
+    """Reserve finished individuals that nobody shows or is about to show."""
+    found = map(individual_of, connection.execute(_unshown(study_uuid).limit(most)))
     return tuple(
         one for one in found if _reserve(connection, study_uuid, one.reference, lease_seconds)
     )

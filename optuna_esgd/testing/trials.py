@@ -111,6 +111,13 @@ class TrialContract(Contract):
         assert one is not None
         assert one.reference == reserved[0].reference
 
+    def test_a_few_can_be_reserved(self, population: Population) -> None:
+        """In the order of their numbers."""
+        finish_generation(population, 0)
+        for expected in ([0, 1, 2], [3], []):
+            reserved = population.reserve_unshown(lease_seconds=60, most=3)
+            assert [one.reference.number for one in reserved] == expected
+
     def test_reservations_run_out(self, population: Population) -> None:
         """The worker that was about to show them has died."""
         finish_generation(population, 0)

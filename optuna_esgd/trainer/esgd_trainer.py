@@ -50,6 +50,8 @@ _LARGE_MODEL_PARAMETERS = 2_000_000
 # The study's attribute that says how long it goes on, for whoever only looks on.
 GENERATIONS_ATTRIBUTE = "esgd_generations"
 _LOST_LEASE = "The lease of this trial ran out; its worker went on with another one."
+# Individuals that are reserved at once where their trials are made through Optuna's API.
+_SHOWN_AT_A_TIME = 8
 
 
 class ESGDTrainer:
@@ -202,11 +204,16 @@ class ESGDTrainer:
         rows = find_trial_rows(study, population)
         if rows is not None:
             return show_together(rows, find_sampler(study), self._spaces, configuration)
-        reserved = population.reserve_unshown(lease_seconds=configuration.lease_seconds)
         sampler = find_sampler(study)
-        for one in reserved:
-            show_in_new_trial(study, population, one, sampler, self._spaces, configuration)
-        return len(reserved)
+        n_shown = 0
+        # A few at a time: all of them might take longer than the lease, through a busy proxy.
+        while reserved := population.reserve_unshown(
+            lease_seconds=configuration.lease_seconds, most=_SHOWN_AT_A_TIME
+        ):
+            for one in reserved:
+                show_in_new_trial(study, population, one, sampler, self._spaces, configuration)
+            n_shown += len(reserved)
+        return n_shown
 
     def to(self, device: str | torch.device | None) -> Self:
         """Train on another device from now on; see the argument ``device``.
