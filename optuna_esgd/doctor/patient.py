@@ -26,7 +26,7 @@ from optuna_esgd.genome.codec import encode
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.sampler import ESGDSampler
-from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched
+from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
 from optuna_esgd.trainer.births import snapshot_row
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.loop import WorkLoop
@@ -186,7 +186,7 @@ def prepare(
         n_rows = len(one.individuals)
         weights.copy_rows(one.weights, range(n_rows), range(n_before, n_before + n_rows))
         n_before += n_rows
-    by_row = _why_by_row(trainer.task, configuration, layout, device)
+    by_row = _why_by_row(trainer, configuration, layout, device)
     return Patient(
         task=trainer.task,
         configuration=configuration,
@@ -281,11 +281,13 @@ def _store(loop: WorkLoop, key: SlotKey, cohort: Cohort) -> None:
 
 
 def _why_by_row(
-    task: Task, configuration: Configuration, layout: Layout, device: torch.device
+    trainer: ESGDTrainer, configuration: Configuration, layout: Layout, device: torch.device
 ) -> tuple[str | None, str | None]:
     """Why training, and why scoring, go row by row; None where they do not."""
+    task = trainer.task
     if not isinstance(task, SupervisedTask):
         return _NO_CUSTOM_LOOP, _NO_CUSTOM_LOOP
     model = BatchedModel(task, build_seeded(task, configuration, device), device)
     with seeded(configuration.seed):
-        return why_not_batched(task, model, layout, device)
+        training, scoring = why_not_batched(task, model, layout, device)
+    return training or why_not_together(trainer.species), scoring

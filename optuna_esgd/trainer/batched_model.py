@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from optuna_esgd.errors import EsgdError
 from optuna_esgd.genome.keyed_randomness import KeyedDropout
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import evaluation_mode
 
@@ -153,6 +154,12 @@ def why_not_batched(
 
     one_by_one = task.why_scored_one_by_one()
     return rows_only or _reason(train), one_by_one or _reason(evaluate)
+
+
+def why_not_together(species: Mapping[str, Species]) -> str | None:
+    """Which species need a model for each individual; None if none of them does."""
+    names = [name for name, one in species.items() if one.listens_to_layers]
+    return f"species {', '.join(names)} listens to the layers of one model" if names else None
 
 
 def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:

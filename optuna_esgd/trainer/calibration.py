@@ -22,7 +22,7 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched import BatchedTraining
-from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched
+from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
 from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.rows import RowTraining
 from optuna_esgd.trainer.seeding import build_seeded, seeded
@@ -109,6 +109,7 @@ class Calibration:
         model = BatchedModel(task, self._build(), self._device)
         with seeded(self._configuration.seed):
             reason, _ = why_not_batched(task, model, self._layout, self._device)
+        reason = reason or why_not_together(self._species)
         if reason is None:
             contenders["batched"] = self._batched(task, model, n_rows)
         else:

@@ -17,7 +17,7 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.operators import ClusterSuppression, Diversity, Mutation
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched import BatchedTraining, score_batched
-from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched
+from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.diversity import coupled, suppress
@@ -182,7 +182,7 @@ class TaskWorkshop:
             training, evaluation = why_not_batched(
                 task, self._batched_model, self._layout, self._device
             )
-        training = training or self._why_not_together()
+        training = training or why_not_together(self._species)
         self.trains_batched, self._scores_batched = training is None, evaluation is None
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
@@ -191,11 +191,6 @@ class TaskWorkshop:
             self._steps = CompiledSteps(
                 task, self._batched_model, self._layout, self._species, self._device
             )
-
-    def _why_not_together(self) -> str | None:
-        """Which species need a model for each individual; None if none of them does."""
-        names = [name for name, one in self._species.items() if one.listens_to_layers]
-        return f"species {', '.join(names)} listens to the layers of one model" if names else None
 
 
 def _outcome(

@@ -14,6 +14,7 @@ from optuna_esgd import optim
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.modules import LIFLayer
 from optuna_esgd.species import SGD, STDP
+from optuna_esgd.trainer import calibration
 from tests.trainer.studies import make_study, make_task
 
 
@@ -89,3 +90,13 @@ def test_searches_its_rates_and_costs_a_forward_pass() -> None:
     assert species.needs_closure
     with pytest.raises(ConfigurationError, match=r"a_plus must be a number in \[0, 1\], got 2"):
         STDP(a_plus=2.0)
+
+
+def test_measuring_backends_respects_what_it_listens_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(calibration, "_SHORT_RUN_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO, "optuna_esgd"):
+        train(["stdp", "SGD"], 4)
+    assert "batched: species STDP listens to the layers" in caplog.text
+    assert "failed" not in caplog.text
