@@ -109,7 +109,7 @@ def _results(parsed: argparse.Namespace) -> int:
             f"{one.cost.relative_seconds:.2f}",
         )
     Console().print(table)
-    print("* is chosen by validation. Passes, parameters and time are those of inference.")
+    print("* is chosen by validation. Passes, size and time are those of inference.")
     if parsed.output is not None:
         chosen = next(one for one in results if one.is_chosen)
         metadata = {"study": opened.study.study_name, "made": chosen.name}

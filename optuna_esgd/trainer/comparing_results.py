@@ -89,7 +89,8 @@ def compare_results(
     """
     if test is not None and not callable(test):
         raise ConfigurationError(
-            f"test must be a function of a model, such as an esgd.HeldOut, got {test!r}."
+            f"test must be a function of a model, such as "
+            f"esgd.HeldOut(task, examples), got {type(test).__name__}."
         )
     kitchen = Kitchen(study, task, store)
     made = {

@@ -266,7 +266,9 @@ def _header(study_name: str, winner: Individual, configuration: Configuration) -
         (
             f"A schedule that evolved in study {study_name!r}, for training one network.\n\n"
             f"It is the line of first parents of individual {winner.reference}, which ended with\n"
-            f"{value:.6g}. It needs torch alone. Fill in the model and the data below, then\n"
+            f"{value:.6g}. What that line got by averaging is left out, so a network trained by\n"
+            "this script ends elsewhere, mostly worse; how much depends on where it starts.\n\n"
+            "The script needs torch alone. Fill in the model and the data below, then\n"
             "``python SCRIPT.py [weights.pt]``. After each epoch the network is validated, and\n"
             "backs off as the individuals did.\n"
         )

@@ -58,15 +58,24 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
 
     with stopping_on_signals(stop) as signals, PopulationProgress(loop, console) as progress:
         workers += _start(workplace, devices, checkpoint_seconds, console)
+        is_told = False
         try:
             while [worker for worker in workers if not worker.is_done()]:
+                if signals and not is_told:  # here: a handler may not print
+                    is_told = True
+                    console.log("Waiting for the workers to save; a second Ctrl-C ends them now.")
                 progress.update()
                 time.sleep(_POLL_SECONDS)
         finally:
-            stop(1)
+            for worker in workers:
+                worker.stop()
             for worker in workers:
                 worker.wait()
-    return INTERRUPTED if signals else 0
+    if signals:
+        console.log("Stopped. Nothing is lost: the same command goes on.")
+        return INTERRUPTED
+    console.log(f"All {loop.configuration.n_generations} generations are done.")
+    return 0
 
 
 def count_cohorts(loop: WorkLoop) -> int:
