@@ -85,6 +85,7 @@ class Run:
         n_statements: Of all workers on the database itself; what a proxy asks is not counted.
         n_commits: Likewise.
         n_retries: Transactions that were run again, by what was in their way.
+        n_failed: Trials that another one was made for.
         n_repeated: Claims beyond one per slot.
         n_slots: Slots that were worked off.
         n_connections: Most that were open at a time.
@@ -95,6 +96,7 @@ class Run:
     n_statements: int
     n_commits: int
     n_retries: dict[str, int]
+    n_failed: int
     n_repeated: int
     n_slots: int
     n_connections: int
@@ -168,6 +170,8 @@ def _summed(
     assert population is not None
     mistakes = [*verify(population), *verify_trials(study, population)]
     states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+    # Where making a trial takes longer than a lease, another one is made, and this one fails.
+    n_failed = states.pop(TrialState.FAIL, 0)
     if mistakes or states != {TrialState.COMPLETE: crowd.n_trials}:
         raise AssertionError(f"{states}; {mistakes[:5]}")
     slots = population.slots()
@@ -179,6 +183,7 @@ def _summed(
         n_statements=sum(report[0] for report in reports),
         n_commits=sum(report[1] for report in reports),
         n_retries=dict(retries),
+        n_failed=n_failed,
         n_repeated=sum(slot.attempt - 1 for slot in slots),
         n_slots=len(slots),
         n_connections=n_connections,
@@ -212,7 +217,8 @@ def measure(crowd: Crowd) -> Report:
         notes = (
             f"{one.n_statements / crowd.n_trials:.0f} statements and "
             f"{one.n_commits / crowd.n_trials:.1f} transactions a trial, "
-            f"{one.n_connections} connections, {sum(one.n_retries.values())} retries"
+            f"{one.n_connections} connections, {sum(one.n_retries.values())} retries, "
+            f"{one.n_failed} failed trials"
         )
         rows.append(Row(name, crowd.n_trials / one.seconds, "trials/s", notes=notes))
         rows.append(Row(f"{name}: claimed twice", one.n_repeated, "", goal=0.0, at_least=False))
