@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 
 from optuna_esgd.optim.arithmetic import arithmetic
+from optuna_esgd.optim.limited_optimizer import Parameters
 from optuna_esgd.optim.limits import NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Limit, check_limits
 from optuna_esgd.optim.rule import Evaluation, Part, Rule
-from optuna_esgd.optim.rule_optimizer import Parameters, RuleOptimizer
+from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 
 
 class ConditionedMutation(RuleOptimizer):

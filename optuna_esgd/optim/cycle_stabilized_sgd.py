@@ -11,9 +11,10 @@ from torch import Tensor
 
 from optuna_esgd.optim.arithmetic import arithmetic, with_weight_decay
 from optuna_esgd.optim.batched import BatchedUpdate
+from optuna_esgd.optim.limited_optimizer import Parameters
 from optuna_esgd.optim.limits import BELOW_ONE, COUNT, NOT_NEGATIVE, Limit
 from optuna_esgd.optim.rule import Rule, State
-from optuna_esgd.optim.rule_optimizer import Parameters, RuleOptimizer
+from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 
 
 class CycleStabilizedSGD(RuleOptimizer):

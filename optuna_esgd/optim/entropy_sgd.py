@@ -10,9 +10,10 @@ from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.optim.arithmetic import arithmetic, blend_, with_weight_decay
+from optuna_esgd.optim.limited_optimizer import Parameters
 from optuna_esgd.optim.limits import BELOW_ONE, COUNT, FLAG, NOT_NEGATIVE, SHARE, Limit
 from optuna_esgd.optim.rule import Evaluation, Part, Rule
-from optuna_esgd.optim.rule_optimizer import Parameters, RuleOptimizer
+from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 
 
 class EntropySGD(RuleOptimizer):

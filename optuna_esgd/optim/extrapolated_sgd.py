@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.optim.arithmetic import arithmetic, with_weight_decay
+from optuna_esgd.optim.limited_optimizer import Parameters
 from optuna_esgd.optim.limits import (
     BELOW_ONE,
     NOT_NEGATIVE,
@@ -18,7 +19,7 @@ from optuna_esgd.optim.limits import (
     one_of,
 )
 from optuna_esgd.optim.rule import Evaluation, Part, Rule
-from optuna_esgd.optim.rule_optimizer import Parameters, RuleOptimizer
+from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 
 Mode: TypeAlias = Literal["past", "extragradient", "nesterov"]
 

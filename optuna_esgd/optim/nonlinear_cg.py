@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from optuna_esgd.optim.closure import Closure, as_closure
-from optuna_esgd.optim.limits import COUNT, NOT_NEGATIVE, SHARE, Limit, check_limits, one_of
+from optuna_esgd.optim.limited_optimizer import LimitedOptimizer, Parameters
+from optuna_esgd.optim.limits import COUNT, NOT_NEGATIVE, SHARE, Limit, one_of
 from optuna_esgd.optim.line_search import Point, search_line
-from optuna_esgd.optim.rule_optimizer import Parameters
 
 
-class NonlinearCG(torch.optim.Optimizer):
+class NonlinearCG(LimitedOptimizer):
     """Nonlinear conjugate gradients (Polak & Ribière 1969; Fletcher & Reeves 1964).
 
     d ← -lr·g + β·d, then x moves along d to where the slope is small. With an exact search (a
@@ -57,14 +57,7 @@ class NonlinearCG(torch.optim.Optimizer):
             "max_evaluations": max_evaluations,
             "slope_tolerance": slope_tolerance,
         }
-        check_limits(self.limits, defaults)
         super().__init__(params, defaults)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Check a group's own settings, then add it."""
-        if isinstance(param_group, dict):
-            check_limits(self.limits, {**self.defaults, **param_group})
-        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> Tensor:  # type: ignore[override]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optuna_esgd.optim.limited_optimizer import Parameters
 from optuna_esgd.optim.limits import POSITIVE, Limit, check_limits
-from optuna_esgd.optim.rule_optimizer import Parameters
 
 _LIMITS: Mapping[str, Limit] = {"H": POSITIVE}
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.optim.closure import Closure, as_closure
-from optuna_esgd.optim.limits import Limit, check_limits
+from optuna_esgd.optim.limited_optimizer import LimitedOptimizer, Parameters
 from optuna_esgd.optim.rule import Draws, Part, Rule, run_step
-
-Parameters: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 _GENERATOR = "generator"
 
 
-class RuleOptimizer(torch.optim.Optimizer):
+class RuleOptimizer(LimitedOptimizer):
     """One model's weights under a ``Rule``; subclasses say which rule, and what it takes.
 
     Every parameter group has hyperparameters of its own, except those that the number and kind of
@@ -36,11 +34,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         ConfigurationError: A hyperparameter is out of its limits.
 
     Attributes:
-        limits: What each hyperparameter must be.
         shared: Names of those that must be the same in all groups.
     """
 
-    limits: ClassVar[Mapping[str, Limit]] = {}
     shared: ClassVar[frozenset[str]] = frozenset()
     generator: torch.Generator | None = None
 
@@ -50,7 +46,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         defaults: dict[str, Any],
         generator: torch.Generator | None = None,
     ) -> None:
-        check_limits(self.limits, defaults)
         super().__init__(params, defaults)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise ConfigurationError(
@@ -88,19 +83,16 @@ class RuleOptimizer(torch.optim.Optimizer):
             loss = run_step(rule, parts, _ClosureEvaluator(self._tensors(), chosen))
         return None if closure is None else loss
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Check a group's own settings, then add it."""
-        if isinstance(param_group, dict):
-            settings = {**self.defaults, **param_group}
-            check_limits(self.limits, settings)
-            for name in self.shared:
-                for group in self.param_groups[:1]:
-                    if settings[name] != group[name]:
-                        raise ConfigurationError(
-                            f"{name} must be the same in all parameter groups, got "
-                            f"{group[name]!r} and {settings[name]!r}."
-                        )
-        super().add_param_group(param_group)
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse what is out of its limits, or must be as in the other groups and is not."""
+        super().check_settings(settings)
+        for name in self.shared:
+            for group in self.param_groups[:1]:
+                if settings[name] != group[name]:
+                    raise ConfigurationError(
+                        f"{name} must be the same in all parameter groups, got "
+                        f"{group[name]!r} and {settings[name]!r}."
+                    )
 
     def state_dict(self) -> dict[str, Any]:
         """State and settings, with the state of the generator where one was given."""

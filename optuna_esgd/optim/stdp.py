@@ -14,12 +14,12 @@ from torch import Tensor
 
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.optim.closure import as_closure
-from optuna_esgd.optim.limits import UNIT, Limit, check_limits
-from optuna_esgd.optim.rule_optimizer import Parameters
+from optuna_esgd.optim.limited_optimizer import LimitedOptimizer, Parameters
+from optuna_esgd.optim.limits import UNIT, Limit
 from optuna_esgd.optim.spikes import noted_spikes
 
 
-class STDP(torch.optim.Optimizer):
+class STDP(LimitedOptimizer):
     """Δw = +a⁺·w·(1 - w) where the input spiked before the neuron did, else -a⁻·w·(1 - w).
 
     A step is one forward pass of a mini-batch and no gradient: ``modules.LIFLayer`` notes what
@@ -44,14 +44,7 @@ class STDP(torch.optim.Optimizer):
 
     def __init__(self, params: Parameters, a_plus: float = 0.004, a_minus: float = 0.003) -> None:
         defaults = {"a_plus": a_plus, "a_minus": a_minus}
-        check_limits(self.limits, defaults)
         super().__init__(params, defaults)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Check a group's own settings, then add it."""
-        if isinstance(param_group, dict):
-            check_limits(self.limits, {**self.defaults, **param_group})
-        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> Tensor:  # type: ignore[override]

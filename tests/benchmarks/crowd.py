@@ -10,19 +10,18 @@ while their weights go straight to the database. All three must end with the sam
 from __future__ import annotations
 
 import argparse
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import GrpcStorageProxy, run_grpc_proxy_server
+from optuna.storages import GrpcStorageProxy
 from optuna.trial import TrialState
 
 import optuna_esgd as esgd
@@ -33,6 +32,7 @@ from optuna_esgd.worker.work import work
 from tests.benchmarks.harness import Report, Row
 from tests.benchmarks.workers import Retries, log_retries
 from tests.faults.failpoints import counting
+from tests.faults.proxies import proxy
 from tests.faults.servers import PrivateServer, private_server
 from tests.faults.small_run import SPECIES, Parabola, prepare
 from tests.faults.workers import CONTEXT, end, start
@@ -125,20 +125,10 @@ def work_along(crowd: Crowd, url: str, port: int | None, pipe: Connection) -> No
     pipe.send((counter.n_statements, counter.n_commits, dict(retries.counts)))
 
 
-def serve(url: str, port: int) -> None:
-    """Optuna's proxy: the only process that talks to Optuna's tables."""
-    prepare()
-    run_grpc_proxy_server(
-        esgd.create_storage(url),
-        host="127.0.0.1",
-        port=port,
-    )
-
-
 def run(crowd: Crowd, server: PrivateServer, *, through_proxy: bool) -> Run:
     """Let the workers work off a new population."""
     url = _new_database(server)
-    with _proxy(url) if through_proxy else _nothing() as port:
+    with proxy(url) if through_proxy else nullcontext() as port:
         crowd.open(esgd.create_storage(url))
         pipes, workers = [], []
         for _ in range(crowd.n_workers):
@@ -255,25 +245,6 @@ def _new_database(server: PrivateServer) -> str:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     place = sa.make_url(server.url).set(database=name)
     return place.render_as_string(hide_password=False)
-
-
-@contextmanager
-def _proxy(url: str) -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    server = start(serve, url, port)
-    proxy = GrpcStorageProxy(host="127.0.0.1", port=port)
-    proxy.wait_server_ready(timeout=60)
-    proxy.close()
-    yield port
-    server.kill()
-    server.join()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
 
 
 @contextmanager

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
 
 import optuna
 import pytest
-from optuna.storages import GrpcStorageProxy, run_grpc_proxy_server
+from optuna.storages import GrpcStorageProxy
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError
 from optuna_esgd.store.opening import find_population
 from optuna_esgd.store.pruning import prune
+from tests.faults.proxies import proxy
 from tests.faults.small_run import STUDY, result, run
 from tests.faults.workers import end, start
 
 pytest.importorskip("grpc")
-
-
-def serve(url: str, port: int) -> None:
-    """The proxy: the only process that talks to Optuna's tables."""
-    run_grpc_proxy_server(esgd.create_storage(url), host="127.0.0.1", port=port)
 
 
 def work(port: int, url: str) -> None:
@@ -32,16 +26,8 @@ def work(port: int, url: str) -> None:
 @pytest.fixture
 def port(database_url: str) -> Iterator[int]:
     """Of a running proxy."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    server: BaseProcess = start(serve, database_url, number)
-    proxy = GrpcStorageProxy(host="127.0.0.1", port=number)
-    proxy.wait_server_ready(timeout=60)
-    proxy.close()
-    yield number
-    server.kill()
-    server.join()
+    with proxy(database_url) as number:
+        yield number
 
 
 @pytest.mark.slow
@@ -51,12 +37,12 @@ def test_workers_share_a_study_through_a_proxy(
     undisturbed = result(run(f"sqlite:///{tmp_path_factory.mktemp('alone')}/a.db"))
     for worker in [start(work, port, database_url) for _ in range(2)]:
         end(worker)
-    proxy = GrpcStorageProxy(host="127.0.0.1", port=port)
-    study = optuna.load_study(study_name=STUDY, storage=proxy)
+    client = GrpcStorageProxy(host="127.0.0.1", port=port)
+    study = optuna.load_study(study_name=STUDY, storage=client)
     assert result(study, database_url) == undisturbed
     with pytest.raises(StudyError, match="store="):
         find_population(study)
-    assert prune(proxy, database_url) == 0
+    assert prune(client, database_url) == 0
     direct = optuna.load_study(study_name=STUDY, storage=esgd.create_storage(database_url))
     assert result(direct) == undisturbed
-    proxy.close()
+    client.close()
