@@ -58,6 +58,7 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
     try:
         with _taking_turns(parsed):
             storage = optuna.storages.RDBStorage(text, engine_kwargs=options)
+            _complete_indexes(storage.engine)
     except (sa.exc.SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
         reason = redact(" ".join(str(getattr(error, "orig", error)).split()), parsed)
         raise StorageError(
@@ -70,6 +71,23 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
     elif not is_in_memory(parsed):
         _commit_without_waiting(storage.engine)
     return storage
+
+
+def _complete_indexes(engine: sa.Engine) -> None:
+    """Make the indexes that Optuna did not come to.
+
+    SQLite and MariaDB commit each statement that makes something. Who dies between a table and its
+    indexes leaves it without them for good, since Optuna asks for tables only; and without the
+    index that keeps names unique, there would be two studies of one name. An Optuna whose tables
+    are defined elsewhere is left to itself.
+    """
+    try:
+        from optuna.storages._rdb import models  # noqa: PLC0415
+    except ImportError:
+        return
+    for table in models.BaseModel.metadata.sorted_tables:
+        for index in table.indexes:
+            index.create(engine, checkfirst=True)
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 from optuna_esgd.errors import StorageError
 from optuna_esgd.store.storages import create_storage, open_storage
@@ -34,3 +35,19 @@ def test_a_mistyped_path_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="There is no file"):
         open_storage(f"sqlite:///{tmp_path}/typo.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_indexes_that_were_never_made_are_made(database_url: str) -> None:
+    engine = create_storage(database_url).engine
+    (index,) = (
+        index["name"]
+        for index in sa.inspect(engine).get_indexes("studies")
+        if index["column_names"] == ["study_name"]
+    )
+    with engine.begin() as connection:
+        table = " ON studies" if engine.dialect.name in ("mysql", "mariadb") else ""
+        connection.exec_driver_sql(f"DROP INDEX {index}{table}")
+
+    create_storage(database_url)
+
+    assert index in {one["name"] for one in sa.inspect(engine).get_indexes("studies")}
