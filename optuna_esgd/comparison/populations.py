@@ -32,11 +32,17 @@ PBT = {
 }
 # Each network trains for itself, in one SGD step; the best point any of them visited counts, so
 # that searches have the same early stopping on the validation set as populations, and pay for it.
-ALONE = {"n_offspring": 0, "explore": "resample", "back_off": "best", "rate_schedule": "cosine"}
+ALONE = {
+    "n_offspring": 0,
+    "explore": "resample",
+    "back_off": "best",
+    "rate_schedule": "cosine",
+    "average_iterates": False,
+}
 POPULATIONS: Mapping[str, Mapping[str, Any]] = {
     "esgd": {"preset": "coevolve"},
-    # The same with learning rates that fall within each SGD step.
-    "cosine": {"preset": "coevolve", "rate_schedule": "cosine"},
+    # The same without the means of iterates.
+    "unaveraged": {"preset": "coevolve", "average_iterates": False},
     "paper": {"preset": "paper", "n_epochs": 1},
     "baseline": {"preset": "paper", "n_epochs": 1, "n_offspring": 0},
     "pbt": PBT,

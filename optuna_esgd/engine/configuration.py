@@ -35,6 +35,7 @@ _ADDED_FIELDS: Mapping[str, Any] = {
     "selection": "elitist",
     "backend": "batched",
     "rate_schedule": "constant",
+    "average_iterates": False,
 }
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
@@ -45,6 +46,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "inherit_optimizer_state": False,
         "learning_rate_decay": 0.9,
         "rate_schedule": "constant",
+        "average_iterates": False,
     },
     "coevolve": {
         "n_epochs": 4,
@@ -53,6 +55,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "inherit_optimizer_state": True,
         "learning_rate_decay": 1.0,
         "rate_schedule": "constant",
+        "average_iterates": True,
     },
 }
 
@@ -86,6 +89,8 @@ class Configuration:
         learning_rate_decay: Factor per generation on both bounds of the range of ``lr``.
         rate_schedule: What ``lr`` does within an SGD step, see
             ``evolution.annealing.rate_factor``.
+        average_iterates: Whether after each epoch the mean of the weights it went through is
+            scored too, and kept if it is the best point of the SGD step; with ``"best"`` only.
         cohort_size: Individuals that train together; a fixed partition of the population, so
             that no number depends on which worker trained whom.
         asynchronous: Whether each cohort goes on by itself, without waiting for the others at
@@ -117,6 +122,7 @@ class Configuration:
     inherit_optimizer_state: bool
     learning_rate_decay: float
     rate_schedule: RateSchedule
+    average_iterates: bool
     cohort_size: int
     asynchronous: bool
     maximize: bool
@@ -161,6 +167,11 @@ class Configuration:
                 "rate_schedule",
                 self.rate_schedule in ("constant", "cosine"),
                 "'constant' or 'cosine'",
+            ),
+            (
+                "average_iterates",
+                self.back_off == "best" or not self.average_iterates,
+                "False unless back_off is 'best'",
             ),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
             ("backend", self.backend in BACKENDS, f"one of {BACKENDS}"),
@@ -248,6 +259,7 @@ class Settings:
     inherit_optimizer_state: bool | None = None
     learning_rate_decay: float | None = None
     rate_schedule: RateSchedule | None = None
+    average_iterates: bool | None = None
     asynchronous: bool = False
     max_tries: int = 3
     lease_seconds: float = 60.0
@@ -290,8 +302,11 @@ class Settings:
             for one in fields(self)
             if one.name in types and not (one.default is None and getattr(self, one.name) is None)
         }
+        settings = {"n_generations": None, **defaults, **given}
+        if self.average_iterates is None:
+            settings["average_iterates"] &= settings["back_off"] == "best"
         return Configuration(
-            **{"n_generations": None, **defaults, **given},
+            **settings,
             cohort_size=(1 if self.asynchronous else mu) if cohort_size is None else cohort_size,
             maximize=maximize,
             described=dict(described or {}),

@@ -53,6 +53,14 @@ class BackOffRule:
             self.kept_fitness = clean_fitness(fitness)
         return kept
 
+    def keep_fittest(self, *fitness: float) -> int | None:
+        """Offer several points of one moment; which becomes the kept point, None if none does."""
+        kept = None
+        for number, one in enumerate(fitness):
+            if self.is_kept(one):
+                kept = number
+        return kept
+
     def must_restore(self, *, kept: bool, is_last_epoch: bool) -> bool:
         """Whether training goes on from the kept point instead of the one just reached."""
         if kept or not (self.back_off == "step" or is_last_epoch):

@@ -129,6 +129,11 @@ class ESGDSampler(BaseSampler):
             from the value the trial shows towards 0, epoch by epoch, and back up in the next
             generation; as the preset says if None. With ``sgd_step`` it concerns the optimizer
             given to it. Concerns training only.
+        average_iterates: Whether after each epoch the mean of the weights that its steps went
+            through is scored too, and kept where it is the best point of the SGD step: one more
+            evaluation per epoch, mostly a better model. Needs ``back_off="best"``; as the preset
+            says if None. With ``sgd_step`` it concerns the optimizer given to it. Concerns
+            training only.
         asynchronous: Whether each individual goes on as soon as it has finished, without waiting
             for the rest of its generation. Then workers of unequal speed all stay busy, and the
             guarantee holds; but what comes out depends on how fast they are, not on the seed
@@ -167,6 +172,7 @@ class ESGDSampler(BaseSampler):
         inherit_optimizer_state: bool | None = None,
         learning_rate_decay: float | None = None,
         rate_schedule: RateSchedule | None = None,
+        average_iterates: bool | None = None,
         asynchronous: bool = False,
         max_tries: int = 3,
         lease_seconds: float = 60.0,
@@ -193,6 +199,7 @@ class ESGDSampler(BaseSampler):
             inherit_optimizer_state=inherit_optimizer_state,
             learning_rate_decay=learning_rate_decay,
             rate_schedule=rate_schedule,
+            average_iterates=average_iterates,
             asynchronous=asynchronous,
             max_tries=max_tries,
             lease_seconds=lease_seconds,

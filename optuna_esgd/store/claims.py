@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Claim, Slot, SlotKey
 from optuna_esgd.store.clock import now_seconds
-from optuna_esgd.store.rows import has_key, is_one_of, slot_columns, slot_of
+from optuna_esgd.store.rows import has_key, slot_columns, slot_of
 from optuna_esgd.store.tables import slot
+
+# Slots that a claim looks at together: more than there are workers who pass each other by.
+_N_KEYS = 32
 
 
 def claim(
@@ -23,33 +26,65 @@ def claim(
     lease_seconds: float,
 ) -> Slot | None:
     """Take the first of these slots that is free or whose lease has run out, or None."""
+    for some in _alike(keys):
+        found = _claim(connection, study_uuid, some, worker=worker, lease_seconds=lease_seconds)
+        if found is not None:
+            return found
+    return None
+
+
+def _alike(keys: Sequence[SlotKey]) -> Iterator[list[SlotKey]]:
+    """The keys in order, in lists of one round and one length, so that statements are alike.
+
+    Each is then prepared once; and a statement that names hundreds of slots is slower than the
+    whole claim. What is missing in a list is filled up with its last key.
+    """
+    for _, group in itertools.groupby(sorted(keys), key=lambda key: key[:2]):
+        ordered = list(group)
+        for start in range(0, len(ordered), _N_KEYS):
+            some = ordered[start : start + _N_KEYS]
+            yield some if len(some) == 1 else [*some, *[some[-1]] * (_N_KEYS - len(some))]
+
+
+def _claim(
+    connection: sa.Connection,
+    study_uuid: str,
+    keys: Sequence[SlotKey],
+    *,
+    worker: str,
+    lease_seconds: float,
+) -> Slot | None:
     is_claimable = sa.or_(
         slot.c.state == "free",
         sa.and_(slot.c.state == "claimed", slot.c.lease_until < now_seconds()),
     )
+    in_round = has_key(slot, study_uuid, keys[0][:2])
     # Who is claiming one right now is passed by: so workers do not queue for the same slot.
-    row = connection.execute(
-        sa.select(*slot_columns())
-        .where(is_one_of(slot, study_uuid, keys), is_claimable)
-        .order_by(slot.c.generation, slot.c.round, slot.c.cohort)
+    first = (
+        sa.select(slot.c.cohort)
+        .where(in_round, slot.c.cohort.in_([key.cohort for key in keys]), is_claimable)
+        .order_by(slot.c.cohort)
         .limit(1)
         .with_for_update(skip_locked=_can_skip_locked(connection))
-    ).one_or_none()
-    if row is None:
-        return None
-    found = slot_of(row)
-    is_mine = _update(
-        connection,
-        sa.and_(has_key(slot, study_uuid, found.key), slot.c.attempt == found.attempt),
-        state="claimed",
-        attempt=found.attempt + 1,
-        worker=worker,
-        lease_until=now_seconds() + lease_seconds,
-        claimed_at=now_seconds(),
     )
-    if not is_mine:
+    values = {
+        "state": "claimed",
+        "attempt": slot.c.attempt + 1,
+        "worker": worker,
+        "lease_until": now_seconds() + lease_seconds,
+        "claimed_at": now_seconds(),
+    }
+    if connection.dialect.update_returning:
+        update = sa.update(slot).where(in_round, slot.c.cohort == first.scalar_subquery())
+        query = update.values(**values).returning(*slot_columns())
+        row = connection.execute(query).one_or_none()
+        return None if row is None else slot_of(row)
+    cohort = connection.scalar(first)
+    if cohort is None:
         return None
-    return replace(found, state="claimed", is_claimable=False, attempt=found.attempt + 1)
+    key = SlotKey(*keys[0][:2], cohort)
+    is_mine = _update(connection, sa.and_(has_key(slot, study_uuid, key), is_claimable), **values)
+    return _read(connection, study_uuid, key) if is_mine else None
 
 
 def is_claimed_by(

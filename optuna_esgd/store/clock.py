@@ -6,14 +6,15 @@ from typing import Any
 
 from sqlalchemy import Double
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 
-class now_seconds(ColumnElement[float]):  # noqa: N801 - reads as the SQL function it is
+class now_seconds(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """Seconds since the epoch, with fractions."""
 
+    name = "now_seconds"
     type = Double()
-    inherit_cache = True
+    inherit_cache = True  # of compiled statements: without it each is compiled every time
 
 
 @compiles(now_seconds, "sqlite")

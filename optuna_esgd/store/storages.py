@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+import time
 import uuid as uuids
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from optuna_esgd.store.engines import (
 from optuna_esgd.store.transactions import advise, read, redact
 
 _SQLITE_TIMEOUT_SECONDS = 60
+_PATIENCE_SECONDS = 60.0
 
 _names_in_memory: WeakKeyDictionary[optuna.storages.BaseStorage, str] = WeakKeyDictionary()
 _names_lock = threading.Lock()
@@ -254,7 +256,11 @@ def _has_tables(connection: sa.Connection) -> bool:
 def _locking_folder(folder: Path) -> Iterator[None]:
     """Lock a folder: no file is left behind, and SQLite's own locks on its file stay as they are.
 
-    Where there are no such locks (Windows, some network file systems) nobody waits.
+    Where there are no such locks (Windows, some network file systems) nobody waits. Who holds it
+    may be a process that was stopped: so nobody waits for ever.
+
+    Raises:
+        StorageError: Another process has had it for a minute.
     """
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
@@ -263,8 +269,21 @@ def _locking_folder(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        started = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() - started > _PATIENCE_SECONDS:
+                    raise StorageError(
+                        f"Another process has been making tables in {folder} for a minute. If it "
+                        "was stopped, let it go on, or end it."
+                    ) from None
+                time.sleep(0.02)
+            except OSError:
+                break
+            else:
+                break
         yield
     finally:
         os.close(descriptor)

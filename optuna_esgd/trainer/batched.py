@@ -15,6 +15,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched_model import BatchedModel
 from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.evaluations import CohortEvaluations
+from optuna_esgd.trainer.iterate_mean import IterateMean
 from optuna_esgd.trainer.optimizers import CohortOptimizers
 from optuna_esgd.trainer.rows import epoch_seed
 from optuna_esgd.trainer.spending import Spending
@@ -47,6 +48,7 @@ class BatchedTraining:
         self._optimizers = CohortOptimizers(weights, individuals, species, states, steps)
         self._score = score
         self._kept_weights = weights.clone()
+        self._mean = IterateMean(weights) if configuration.average_iterates else None
 
     def train_epoch(self, number: int) -> list[Spending]:
         """One pass of every row over the training examples, each in its own order."""
@@ -56,6 +58,8 @@ class BatchedTraining:
         self._optimizers.scale_rates(
             rate_factor(self._configuration.rate_schedule, number, self._configuration.n_epochs)
         )
+        if self._mean is not None:
+            self._mean.begin()
         for party in self._optimizers.parties:
             rows = party.rows
             evaluations = CohortEvaluations(
@@ -63,6 +67,8 @@ class BatchedTraining:
             )
             while evaluations.n_advances < n_batches and party.is_running:
                 party.step(evaluations)
+                if self._mean is not None:
+                    self._mean.add(self.weights, rows)
                 evaluations.advance()
             for row in rows:
                 spent[row] = evaluations.spending
@@ -72,13 +78,17 @@ class BatchedTraining:
     def take_weights(self) -> None:
         """Nothing to do: the model sees the matrix itself."""
 
-    def score(self) -> list[float]:
-        """Fitness of every row."""
-        return self._score(self.weights)
+    def iterate_mean(self) -> Matrix:
+        """The mean of the weights of the last epoch."""
+        return self.weights if self._mean is None else self._mean.read(self.weights)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def score(self, weights: Matrix | None = None) -> list[float]:
+        """Fitness of every row."""
+        return self._score(self.weights if weights is None else weights)
+
+    def keep(self, rows: Sequence[int], weights: Matrix | None = None) -> None:
         """Copy rows of weights and optimizer state."""
-        self._kept_weights.copy_rows(self.weights, rows, rows)
+        self._kept_weights.copy_rows(self.weights if weights is None else weights, rows, rows)
         self._optimizers.keep(rows)
 
     def restore(self, rows: Sequence[int]) -> None:

@@ -52,13 +52,17 @@ class CoupledTraining:
         """Pass on."""
         self._training.take_weights()
 
-    def score(self) -> list[float]:
+    def iterate_mean(self) -> Matrix:
         """Pass on."""
-        return self._training.score()
+        return self._training.iterate_mean()
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def score(self, weights: Matrix | None = None) -> list[float]:
         """Pass on."""
-        self._training.keep(rows)
+        return self._training.score(weights)
+
+    def keep(self, rows: Sequence[int], weights: Matrix | None = None) -> None:
+        """Pass on."""
+        self._training.keep(rows, weights)
 
     def restore(self, rows: Sequence[int]) -> None:
         """Pass on."""

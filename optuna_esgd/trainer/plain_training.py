@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 # >>> Your part: the model and the data (and loss and metric, where they are not filled in yet).
@@ -63,6 +64,7 @@ BACK_OFF = "best"
 STEP_EPOCHS = 4
 IS_COSINE = False
 RATES_FALL = False
+AVERAGES = False
 IS_BFLOAT16 = False
 MAXIMIZE = False
 SEED = 0
@@ -113,7 +115,7 @@ def train_step(
     kept_score = evaluate(model, validation)
     kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     for epoch in range(step.n_epochs):
-        train_epoch(epoch, model, optimizer, batches)
+        mean = train_epoch(epoch, model, optimizer, batches)
         score = evaluate(model, validation)
         is_better = score < kept_score or (BACK_OFF == "step" and score == kept_score)
         if is_better or BACK_OFF == "none":
@@ -122,13 +124,23 @@ def train_step(
         elif BACK_OFF == "step" or epoch + 1 == step.n_epochs:
             model.load_state_dict(kept[0])
             optimizer.load_state_dict(copy.deepcopy(kept[1]))
+            continue
+        if AVERAGES and (mean_score := evaluate(mean, validation)) < kept_score:
+            kept_score = mean_score
+            kept = copy.deepcopy((mean.state_dict(), optimizer.state_dict()))
+            if epoch + 1 == step.n_epochs:
+                model.load_state_dict(kept[0])
     return kept_score
 
 
 def train_epoch(
     epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader[Any]
-) -> None:
-    """One pass over the training examples; the learning rates leave as they came."""
+) -> nn.Module:
+    """One pass over the training examples; the mean of the weights it went through.
+
+    The learning rates leave as they came.
+    """
+    mean = AveragedModel(model, use_buffers=True)
     device = next(model.parameters()).device
     rates = [group["lr"] for group in optimizer.param_groups]
     model.train()
@@ -151,8 +163,12 @@ def train_epoch(
             return value
 
         optimizer.step(closure)  # type: ignore[arg-type]
+        if AVERAGES:
+            mean.update_parameters(model)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
+    module: nn.Module = mean.module
+    return module
 
 
 @torch.no_grad()

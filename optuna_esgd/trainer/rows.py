@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.trainer.blame import warn_of_failure
+from optuna_esgd.trainer.iterate_mean import IterateMean
 from optuna_esgd.trainer.rates import scaled_rates
 from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.spaces import of_species
@@ -51,9 +53,12 @@ class RowTraining:
             self._take_up(row, state)
         self._kept_weights = weights.clone()
         self._kept_states: list[dict[str, Tensor]] = [{} for _ in individuals]
+        self._mean = IterateMean(weights) if configuration.average_iterates else None
 
     def train_epoch(self, number: int) -> list[Spending]:
         """Let the task train each row."""
+        if self._mean is not None:
+            self._mean.begin()
         return [self._train_row(row, one, number) for row, one in enumerate(self._individuals)]
 
     def _train_row(self, row: int, one: Individual, number: int) -> Spending:
@@ -75,7 +80,12 @@ class RowTraining:
             self._configuration.rate_schedule, number, self._configuration.n_epochs
         )
         spent = counted(optimizer, cost, epoch.spending)
-        with seeded(seed), scaled_rates(optimizer, factor), spent as spending:
+        averaged = (
+            contextlib.nullcontext()
+            if self._mean is None
+            else self._mean.following(model, optimizer, row)
+        )
+        with seeded(seed), scaled_rates(optimizer, factor), averaged, spent as spending:
             model.train()
             try:
                 reported = self._task.train_epoch(model, optimizer, epoch)
@@ -93,13 +103,21 @@ class RowTraining:
         for row, model in enumerate(self._models):
             self.weights.load_into(model, row)
 
-    def score(self) -> list[float]:
-        """Let the task score each row."""
-        return score_rows(self._task, self._configuration, self._models, self.weights)
+    def iterate_mean(self) -> Matrix:
+        """The mean of the weights of the last epoch."""
+        return self.weights if self._mean is None else self._mean.read(self.weights)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def score(self, weights: Matrix | None = None) -> list[float]:
+        """Let the task score each row."""
+        if weights is None:
+            return score_rows(self._task, self._configuration, self._models, self.weights)
+        scores = score_rows(self._task, self._configuration, self._models[:1], weights)
+        self.weights.load_into(self._models[0], 0)
+        return scores
+
+    def keep(self, rows: Sequence[int], weights: Matrix | None = None) -> None:
         """Copy rows and flatten their optimizers' state."""
-        self._kept_weights.copy_rows(self.weights, rows, rows)
+        self._kept_weights.copy_rows(self.weights if weights is None else weights, rows, rows)
         for row in rows:
             self._kept_states[row] = self.optimizer_state(row)
 

@@ -86,6 +86,7 @@ def export_schedule(
         "STEP_EPOCHS": configuration.n_epochs,
         "IS_COSINE": task.schedule is SCHEDULES["cosine"],
         "RATES_FALL": configuration.rate_schedule == "cosine",
+        "AVERAGES": configuration.average_iterates,
         "IS_BFLOAT16": task.precision == "bfloat16",
         "MAXIMIZE": configuration.maximize,
         "SEED": configuration.seed,

@@ -29,12 +29,21 @@ class Training(Protocol):
         """Go on from what somebody else has written into ``weights``."""
         ...
 
-    def score(self) -> list[float]:
-        """Fitness of every row, lower is better, inf = diverged."""
+    def iterate_mean(self) -> Matrix:
+        """The mean of the weights that every row went through in the last epoch."""
         ...
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Copy these rows, weights and optimizer state, as the points to return to."""
+    def score(self, weights: Matrix | None = None) -> list[float]:
+        """Fitness of every row, lower is better, inf = diverged; or that of other weights."""
+        ...
+
+    def keep(self, rows: Sequence[int], weights: Matrix | None = None) -> None:
+        """Copy these rows, weights and optimizer state, as the points to return to.
+
+        Args:
+            rows: Numbers of rows.
+            weights: Where weights are copied from; ``self.weights`` if None.
+        """
         ...
 
     def restore(self, rows: Sequence[int]) -> None:
@@ -85,7 +94,8 @@ def run_sgd_step(
             one.n_forwards += spent[row].n_forwards
             one.n_epochs += 1
         if rules[0].is_scored(is_last_epoch=is_last):
-            _back_off(training, progress, rules, is_last=is_last)
+            mean = training.iterate_mean() if configuration.average_iterates else None
+            _back_off(training, mean, progress, rules, is_last=is_last)
         if not is_last:
             checkpoints.epoch_done(lambda: describe(training, progress))
     return progress
@@ -93,22 +103,28 @@ def run_sgd_step(
 
 def _back_off(
     training: Training,
+    mean: Matrix | None,
     progress: Sequence[Progress],
     rules: Sequence[BackOffRule],
     *,
     is_last: bool,
 ) -> None:
-    """Score every row where it stands, and return those that have to."""
-    kept, restored = [], []
-    for row, (one, fitness) in enumerate(zip(progress, training.score(), strict=True)):
-        is_kept = rules[row].is_kept(fitness)
-        if is_kept:
-            kept.append(row)
-        if rules[row].must_restore(kept=is_kept, is_last_epoch=is_last):
+    """Score every row where it stands, and its mean if there is one; return those that have to."""
+    scores = [training.score(), *([] if mean is None else [training.score(mean)])]
+    kept: dict[int, list[int]] = {0: [], 1: []}
+    restored = []
+    for row, (one, *fitness) in enumerate(zip(progress, *scores, strict=True)):
+        number = rules[row].keep_fittest(*fitness)
+        if number is not None:
+            kept[number].append(row)
+        # Who keeps its mean trains on from where it stands, and ends at the mean.
+        is_at_mean = number == 1 and is_last
+        if rules[row].must_restore(kept=number is not None, is_last_epoch=is_last) or is_at_mean:
             restored.append(row)
-        one.n_evaluations += 1
+        one.n_evaluations += len(fitness)
         one.fitness, one.n_back_offs = rules[row].kept_fitness, rules[row].n_back_offs
-    training.keep(kept)
+    training.keep(kept[0])
+    training.keep(kept[1], mean)
     training.restore(restored)
 
 

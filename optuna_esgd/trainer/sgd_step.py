@@ -29,6 +29,7 @@ from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.store.opening import open_population
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.trainer.iterate_mean import IterateMean
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.rates import scaled_rates
@@ -168,6 +169,8 @@ class SgdStep:
         n_epochs = self._configuration.n_epochs if n_epochs is None else n_epochs
         for number in range(n_epochs):
             self._is_scored = False
+            if self._mean is not None:
+                self._mean.begin()
             with self._annealed(number, n_epochs):
                 yield number
             self._end_epoch(is_last=number + 1 == n_epochs)
@@ -221,10 +224,16 @@ class SgdStep:
             self._weights.load_into(self._model, 0)
         self._kept_state: dict[str, torch.Tensor] = {}
         self._spending = Spending()
+        self._mean: IterateMean | None = None
         if self._optimizer is not None:
             self._inherit_state(self._optimizer, ancestor)
             self._spending = self._stack.enter_context(counted(self._optimizer))
             self._kept_state = flatten_state(self._optimizer)
+            if self._configuration.average_iterates:
+                self._mean = IterateMean(self._weights)
+                self._stack.enter_context(
+                    self._mean.following(self._model, self._optimizer, row=0)
+                )
         birth_fitness = self._individual.birth_fitness
         self._birth_fitness = self._score(self._model) if birth_fitness is None else birth_fitness
         self._rule = BackOffRule(self._configuration.back_off, self._birth_fitness)
@@ -246,12 +255,20 @@ class SgdStep:
         self._is_scored = self._rule.is_scored(is_last_epoch=is_last)
         if not self._is_scored:
             return
-        is_kept = self._rule.is_kept(self._score(self._model))
-        if is_kept:
-            self._weights.take_from(self._model, 0)
+        fitness = [self._score(self._model)]
+        here = Matrix.zeros(self._layout, 1, self._device)
+        here.take_from(self._model, 0)
+        mean = None if self._mean is None else self._mean.read(here)
+        if mean is not None:
+            mean.load_into(self._model, 0)
+            fitness.append(self._score(self._model))
+            here.load_into(self._model, 0)
+        kept = self._rule.keep_fittest(*fitness)
+        if kept is not None:
+            self._weights = here if kept == 0 or mean is None else mean
             if self._optimizer is not None:
                 self._kept_state = flatten_state(self._optimizer)
-        if self._rule.must_restore(kept=is_kept, is_last_epoch=is_last):
+        if self._rule.must_restore(kept=kept is not None, is_last_epoch=is_last):
             self._weights.load_into(self._model, 0)
             if self._optimizer is not None:
                 self._optimizer.state.clear()

@@ -91,17 +91,18 @@ def _train(
 
 
 def _claim(url: str, uuid: str, configuration: Configuration, pipe: Connection) -> None:
-    """A worker that only claims, until nothing is left."""
+    """A worker that only claims, as the work loop does, until nothing is left."""
     population = SqlPopulation(open_database(url), uuid, configuration.to_json())
     keys = [slot.key for slot in population.facts().slots]
     pipe.send(None)
     pipe.recv()
     claimed = []
-    while True:
+    while keys:
         claim = population.claim_one_of(keys, worker="one of eight", lease_seconds=600)
         if claim is None:
             break
         claimed.append(claim.slot.key)
+        keys = [key for key in keys if key > claim.slot.key]
     pipe.send(claimed)
 
 

@@ -42,6 +42,7 @@ def configurations(draw: st.DrawFn, **fixed: Any) -> Configuration:
         "inherit_optimizer_state": st.none() | st.booleans(),
         "learning_rate_decay": st.none() | st.sampled_from([0.5, 1.0]),
         "rate_schedule": st.none() | st.sampled_from(["constant", "cosine"]),
+        "average_iterates": st.none() | st.just(False),  # True goes with one back-off only
         "asynchronous": st.just(False),
     }
     settings = {name: draw(strategy) for name, strategy in drawn.items() if name not in fixed}

@@ -20,6 +20,7 @@ from optuna_esgd.engine.configuration import (
     cohorts,
 )
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.back_off import BackOff
 from tests.engine.configurations import configuration, configurations
 
 BETWEEN = "between 1 and population_size = 4"
@@ -53,6 +54,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ("learning_rate_decay", "in (0, 1]", [0.0, 1.01, math.nan]),
     ("learning_rate_decay", "a number", ["0.9"]),
     ("rate_schedule", "'constant' or 'cosine'", ["linear", 0]),
+    ("average_iterates", "True or False", [1, "yes"]),
     ("backend", f"one of {BACKENDS}", ["fast", None]),
     ("cohort_size", BETWEEN, [0, 5]),
     ("cohort_size", WHOLE, [2.0]),
@@ -150,6 +152,7 @@ def test_a_configuration_does_not_change() -> None:
                 "back_off": "step",
                 "learning_rate_decay": 0.9,
                 "rate_schedule": "constant",
+                "average_iterates": False,
                 "n_epochs": 1,
             },
         ),
@@ -161,6 +164,7 @@ def test_a_configuration_does_not_change() -> None:
                 "back_off": "best",
                 "learning_rate_decay": 1.0,
                 "rate_schedule": "constant",
+                "average_iterates": True,
                 "n_epochs": 4,
             },
         ),
@@ -200,11 +204,23 @@ def test_what_is_given_beats_the_preset(preset: Preset) -> None:
         "inherit_optimizer_state": False,
         "learning_rate_decay": 0.7,
         "rate_schedule": "cosine",
+        "average_iterates": False,
         "n_generations": 5,
     }
     chosen = Settings(preset=preset, **given).configure(seed=3, cohort_size=2, maximize=False)
     assert {name: getattr(chosen, name) for name in given} == given
     assert chosen.cohort_size == 2
+
+
+@pytest.mark.parametrize("back_off", ["step", "none"])
+def test_means_of_iterates_go_with_the_best_point_only(back_off: BackOff) -> None:
+    settings = Settings(back_off=back_off)
+    chosen = settings.configure(seed=0, cohort_size=None, maximize=False)
+    assert not chosen.average_iterates
+    with pytest.raises(ConfigurationError, match="False unless back_off is 'best', got True"):
+        replace(settings, average_iterates=True).configure(
+            seed=0, cohort_size=None, maximize=False
+        )
 
 
 @given(st.integers(2, 500))
@@ -240,6 +256,7 @@ OTHER: dict[str, Any] = {
     "inherit_optimizer_state": False,
     "learning_rate_decay": 0.8,
     "rate_schedule": "cosine",
+    "average_iterates": False,
     "backend": "rows",
     "cohort_size": 2,
     "asynchronous": True,

@@ -56,6 +56,7 @@ class TestSettings:
             "inherit_optimizer_state": True,
             "learning_rate_decay": 0.8,
             "rate_schedule": "cosine",
+            "average_iterates": False,
             "max_tries": 4,
             "lease_seconds": 30.0,
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import optuna
@@ -9,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from optuna_esgd.errors import StorageError
+from optuna_esgd.store import storages
 from optuna_esgd.store.storages import create_storage, open_storage
 
 
@@ -51,3 +54,18 @@ def test_indexes_that_were_never_made_are_made(database_url: str) -> None:
     create_storage(database_url)
 
     assert index in {one["name"] for one in sa.inspect(engine).get_indexes("studies")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks on folders there")
+def test_nobody_waits_for_ever_for_a_stopped_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(storages, "_PATIENCE_SECONDS", 0.1)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(StorageError, match="has been making tables"):
+        create_storage(f"sqlite:///{tmp_path}/a.db")
+    os.close(descriptor)
+    create_storage(f"sqlite:///{tmp_path}/a.db").engine.dispose()

@@ -1,0 +1,109 @@
+"""The mean of the weights that training goes through, as one more point to keep."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optuna_esgd.genome.layout import named_persistent_buffers
+from optuna_esgd.genome.matrix import Matrix
+
+
+class IterateMean:
+    """The mean of a cohort's weights over the steps of one epoch, row by row.
+
+    Where the learning rate keeps an optimizer moving about a minimum, the mean of its iterates is
+    closer to that minimum than any of them (Polyak and Juditsky 1992). Running statistics of
+    batch-norm are averaged with the weights; frozen weights and whole numbers stay as they are.
+
+    Args:
+        like: Weights of the layout and size to come; half precision is averaged in single.
+    """
+
+    def __init__(self, like: Matrix) -> None:
+        self._layout = like.layout
+        self._means = {
+            dtype: torch.zeros(
+                block.shape, dtype=torch.promote_types(dtype, torch.float32), device=block.device
+            )
+            for dtype, block in like.blocks.items()
+            if dtype.is_floating_point
+        }
+        self._n_steps = [0] * like.n_rows
+
+    def begin(self) -> None:
+        """Forget the epoch before; what diverged in it must not stay."""
+        self._n_steps = [0] * len(self._n_steps)
+        for mean in self._means.values():
+            mean.zero_()
+
+    @torch.no_grad()
+    def add(self, weights: Matrix, rows: range) -> None:
+        """Count in where these rows have got to, all by the same number of steps.
+
+        Args:
+            weights: Of all rows.
+            rows: Those that have made a step.
+        """
+        share = self._count(rows)
+        here = slice(rows.start, rows.stop)
+        for dtype, mean in self._means.items():
+            # Of equal weights the mean is equal to the last bit, which a sum would not give.
+            mean[here].lerp_(weights.blocks[dtype][here].to(mean.dtype), share)
+
+    @contextlib.contextmanager
+    def following(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, row: int
+    ) -> Iterator[None]:
+        """Count in a model after each step of its optimizer within the block."""
+        theirs: dict[str, Tensor] = dict(named_persistent_buffers(model))
+        theirs.update(model.named_parameters())
+        ours = self._views(row)
+
+        @torch.no_grad()
+        def add(*_: Any) -> None:
+            share = self._count(range(row, row + 1))
+            for name, mean in ours.items():
+                mean.lerp_(theirs[name].to(mean.dtype), share)
+
+        hook = optimizer.register_step_post_hook(add)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @torch.no_grad()
+    def read(self, weights: Matrix) -> Matrix:
+        """The means of the epoch so far.
+
+        Args:
+            weights: Where the rows are now; rows that made no step have no other mean.
+        """
+        means = weights.clone()
+        stepped = torch.tensor([[n > 0] for n in self._n_steps], device=weights.device)
+        for dtype, mean in self._means.items():
+            block = means.blocks[dtype]
+            block.copy_(torch.where(stepped, mean.to(dtype), block))
+        for name, frozen in means.frozen().items():
+            frozen.copy_(weights.frozen()[name])
+        return means
+
+    def _count(self, rows: range) -> float:
+        """One more step; the share of the newest weights in the mean."""
+        for row in rows:
+            self._n_steps[row] += 1
+        return 1 / self._n_steps[rows.start]
+
+    def _views(self, row: int) -> dict[str, Tensor]:
+        """The means of one row's tensors, as far as they are averaged."""
+        return {
+            entry.name: self._means[entry.dtype][
+                row, entry.offset : entry.offset + entry.size
+            ].view(entry.shape)
+            for entry in self._layout.entries
+            if entry.kind != "frozen" and entry.dtype in self._means
+        }
