@@ -116,6 +116,9 @@ def _verify(parsed: argparse.Namespace) -> int:
     for lie in lies:
         print(lie)
     n_individuals = len(population.individuals())
+    if not n_individuals and not lies:
+        print("There are no individuals yet, so there is nothing to check.")
+        return 0
     print(
         f"{len(lies)} lies in {n_individuals} individuals."
         if lies

@@ -32,6 +32,7 @@ from optuna_esgd.store.transactions import advise, read, redact
 
 _SQLITE_TIMEOUT_SECONDS = 60
 _PATIENCE_SECONDS = 60.0
+_N_NAMES = 10  # of studies that an error lists
 
 _names_in_memory: WeakKeyDictionary[optuna.storages.BaseStorage, str] = WeakKeyDictionary()
 _names_lock = threading.Lock()
@@ -109,10 +110,15 @@ def load_study(url: str, name: str) -> optuna.Study:
         StudyError: There is none of this name.
         StorageError: There is no such database.
     """
+    storage = open_storage(url)
     try:
-        return optuna.load_study(study_name=name, storage=open_storage(url))
+        return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        raise StudyError(f"There is no study {name!r} in this database.") from None
+        names = sorted(map(repr, optuna.get_all_study_names(storage)))
+        others = f"{', '.join(names[:_N_NAMES])}{', ...' if len(names) > _N_NAMES else ''}"
+        raise StudyError(
+            f"There is no study {name!r} in this database; it has {others or 'none at all'}."
+        ) from None
 
 
 def check_exists(url: str) -> None:

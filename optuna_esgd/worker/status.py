@@ -172,12 +172,13 @@ def _summary(status: Status) -> Table:
     numbers = status.numbers
     of_all = "" if status.n_generations is None else f" of {status.n_generations}"
     states = ", ".join(f"{status.slots[name]} {name}" for name in ("finished", "claimed", "free"))
+    doing = f"{'training' if status.round == 0 else 'evolution'}: {states} slots"
     rows = {
         "study": escape(status.study_name),
         "generation": f"{0 if numbers.generation is None else numbers.generation}{of_all}",
-        "now": f"{'training' if status.round == 0 else 'evolution'}: {states} slots",
+        "now": "all generations have finished" if _is_over(status) else doing,
         "individuals": str(numbers.n_individuals),
-        "best": "-" if numbers.best_value is None else f"{numbers.best_value:.6g}",
+        "best of all": "-" if numbers.best_value is None else f"{numbers.best_value:.6g}",
         "rate": "-" if status.per_minute is None else f"{status.per_minute:.3g} a minute",
         "time left": "-" if status.seconds_left is None else duration(status.seconds_left),
     }
@@ -186,8 +187,12 @@ def _summary(status: Status) -> Table:
     return table
 
 
+def _is_over(status: Status) -> bool:
+    return status.seconds_left == 0 and not status.slots["claimed"] + status.slots["free"]
+
+
 def _fitness(history: History, width: int) -> Table:
-    """Best and median of each generation as lines of little bars; their ends as numbers."""
+    """Best and median trained individual of each generation as lines of little bars; their ends as numbers."""
     values = fitness_by_generation(history).values
     table = Table.grid(padding=(0, 2))
     for name, line in (("best", values.best), ("median", values.median)):

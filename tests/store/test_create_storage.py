@@ -10,9 +10,9 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-from optuna_esgd.errors import StorageError
+from optuna_esgd.errors import StorageError, StudyError
 from optuna_esgd.store import storages
-from optuna_esgd.store.storages import create_storage, open_storage
+from optuna_esgd.store.storages import create_storage, load_study, open_storage
 
 
 def test_sqlite_files_are_made_our_way(tmp_path: Path) -> None:
@@ -69,3 +69,15 @@ def test_nobody_waits_for_ever_for_a_stopped_process(
         create_storage(f"sqlite:///{tmp_path}/a.db")
     os.close(descriptor)
     create_storage(f"sqlite:///{tmp_path}/a.db").engine.dispose()
+
+
+def test_a_mistyped_study_is_told_which_there_are(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    storage = create_storage(url)
+    with pytest.raises(StudyError, match="There is no study 'digit' in this .*; it has none"):
+        load_study(url, "digit")
+    for number in range(12):
+        optuna.create_study(storage=storage, study_name=f"digits{number:02}")
+    with pytest.raises(StudyError, match=r"it has 'digits00', .*, 'digits09', \.\.\.\."):
+        load_study(url, "digit")
+    storage.engine.dispose()

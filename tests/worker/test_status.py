@@ -73,6 +73,12 @@ def test_in_the_middle_of_a_run() -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_a_run_that_is_over_says_so() -> None:
+    study = make_study(n_generations=2)
+    study.optimize(esgd.ESGDTrainer(make_task()))
+    assert "now          all generations have finished" in text_of(study)
+
+
 def test_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     study = make_study()
     study.optimize(esgd.ESGDTrainer(make_task()), n_trials=4)
