@@ -72,7 +72,10 @@ class BatchedTraining:
                 evaluations.advance()
             for row in rows:
                 spent[row] = evaluations.spending
-        self.restore(self._optimizers.take_failed_rows())
+        failed = self._optimizers.take_failed_rows()
+        self.restore(failed)
+        if self._mean is not None:
+            self._mean.forget(failed)
         return spent
 
     def take_weights(self) -> None:

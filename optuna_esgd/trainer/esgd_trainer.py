@@ -329,8 +329,10 @@ class ESGDTrainer:
         check_can_move(self._mutation, model)
         self._check_direction(study)
         cohort_size, first_backend = self._cohort_size, None
+        # Counted first: where there is no population after that, they are not a population's.
+        n_finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
         if find_population(study, self.store) is None:
-            _refuse_foreign_trials(study)
+            _refuse_foreign_trials(n_finished)
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
             if self._backend is None:
@@ -428,8 +430,7 @@ def _refuse_fixed_parameters(trial: Trial) -> None:
         )
 
 
-def _refuse_foreign_trials(study: optuna.Study) -> None:
-    n_finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+def _refuse_foreign_trials(n_finished: int) -> None:
     if n_finished:
         raise StudyError(
             f"The study already has {n_finished} finished trials that were made without this "

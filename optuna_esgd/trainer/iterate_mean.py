@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,6 +40,11 @@ class IterateMean:
         self._n_steps = [0] * len(self._n_steps)
         for mean in self._means.values():
             mean.zero_()
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Leave these rows without a mean in this epoch: they failed on the way."""
+        for row in rows:
+            self._n_steps[row] = 0
 
     @torch.no_grad()
     def add(self, weights: Matrix, rows: range) -> None:

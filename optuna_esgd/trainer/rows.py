@@ -92,6 +92,8 @@ class RowTraining:
             except OptimizerError as error:
                 warn_of_failure(one.species, error)
                 self.restore([row])
+                if self._mean is not None:
+                    self._mean.forget([row])
                 return spending
         self.weights.take_from(model, row)
         if reported is not None:
