@@ -192,7 +192,7 @@ def _is_over(status: Status) -> bool:
 
 
 def _fitness(history: History, width: int) -> Table:
-    """Best and median trained individual of each generation as lines of little bars; their ends as numbers."""
+    """Best and median of those trained in each generation: little bars, and both ends."""
     values = fitness_by_generation(history).values
     table = Table.grid(padding=(0, 2))
     for name, line in (("best", values.best), ("median", values.median)):

@@ -74,7 +74,7 @@ def test_nobody_waits_for_ever_for_a_stopped_process(
 def test_a_mistyped_study_is_told_which_there_are(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     storage = create_storage(url)
-    with pytest.raises(StudyError, match="There is no study 'digit' in this .*; it has none"):
+    with pytest.raises(StudyError, match=r"There is no study 'digit' in this .*; it has none"):
         load_study(url, "digit")
     for number in range(12):
         optuna.create_study(storage=storage, study_name=f"digits{number:02}")
