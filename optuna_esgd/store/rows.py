@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast, get_args
 
 import sqlalchemy as sa
@@ -26,6 +27,8 @@ from optuna_esgd.store.clock import now_seconds
 
 # A worker's name is for people; a long one is cut, not refused.
 WORKER_LENGTH = 255
+# More than the facts of a large population.
+_N_PARSED = 8192
 
 Values = dict[str, Any]
 
@@ -108,8 +111,12 @@ def outcome_values(outcome: Outcome, *, worker: str) -> Values:
     return values
 
 
+@lru_cache(maxsize=_N_PARSED)
 def individual_of(row: sa.Row[Any]) -> Individual:
-    """The individual in a row of ``esgd_individual``."""
+    """The individual in a row of ``esgd_individual``.
+
+    Rows are read again and again and seldom change: the same values are parsed once.
+    """
     if row.birth not in get_args(Birth):
         raise CorruptionError(f"An individual's birth cannot be {row.birth!r}.")
     fitness = _join_fitness(row.fitness, row.diverged) if row.finished else None
