@@ -17,7 +17,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 import plotly.graph_objects as go
+from playwright.sync_api import sync_playwright
+from plotly.subplots import make_subplots
 
+from dashboards.browsing import find_chromium, launch
 from optuna_esgd.comparison.arms import ARMS, REFERENCE
 from optuna_esgd.comparison.compare import compare
 from optuna_esgd.comparison.ledger import BUDGETS, Budget, Comparison
@@ -26,7 +29,7 @@ from optuna_esgd.comparison.report import read_json, write_json
 from optuna_esgd.comparison.runs import Run
 from optuna_esgd.comparison.statistics import permutation_test
 from optuna_esgd.comparison.summaries import VALIDATION, Score, summarise
-from optuna_esgd.visualization.style import BEST, COLOURS, GREY
+from optuna_esgd.visualization.style import GREY, styles
 from tests.benchmarks.harness import RESULTS, describe_machine
 
 FOLDER = RESULTS / "quality"
@@ -41,6 +44,7 @@ TASKS = (
 # Those it has to be better than.
 RIVALS = ("pbt", "random", "tpe")
 LEVEL = 0.05
+_MOST_ERRORS = 8.0  # that the figure tells apart
 # With fewer no p is below the level.
 FEWEST_SEEDS = 5
 
@@ -56,6 +60,7 @@ def main() -> None:
     parser.add_argument("--device", help="where to train (the first GPU, or the CPU)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the results (%(default)s)")
     parser.add_argument("--summary", action="store_true", help="train nothing")
+    parser.add_argument("--picture", type=Path, help="photograph the figure into this .png")
     parsed = parser.parse_args()
     parsed.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -72,6 +77,8 @@ def main() -> None:
             )
             sum_up(parsed.folder)
     print(sum_up(parsed.folder))
+    if parsed.picture is not None:
+        take_picture(parsed.folder / "quality.html", parsed.picture)
 
 
 def run_task(
@@ -117,7 +124,9 @@ def sum_up(folder: Path) -> str:
                 found[task] = comparison
     text = markdown(found)
     (folder / "quality.md").write_text(text, encoding="utf-8")
-    draw(found).write_html(folder / "quality.html", include_plotlyjs=True)
+    draw(found).write_html(
+        folder / "quality.html", include_plotlyjs=True, config={"displayModeBar": False}
+    )
     return text
 
 
@@ -201,36 +210,74 @@ def _pairs(
 
 
 def draw(found: Mapping[str, Comparison]) -> go.Figure:
-    """Per task and arm: the test score over that of esgd, seed by seed; the mean of logarithms."""
-    figure = go.Figure()
-    arms = [arm for arm in ARMS if arm != REFERENCE]
-    for number, arm in enumerate(arms):
-        tasks, ratios, errors = [], [], []
-        for task, comparison in found.items():
-            runs = comparison.equal_gradients
-            pairs = list(zip(*_pairs(runs, arm, None), strict=True)) if arm in runs else []
-            logs = [math.log(theirs / ours) for ours, theirs in pairs if theirs > 0 and ours > 0]
-            if len(logs) == len(pairs) and len(logs) > 1 and np.isfinite(logs).all():
-                tasks.append(task)
-                ratios.append(math.exp(float(np.mean(logs))))
-                errors.append(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)))
-        figure.add_scatter(
-            x=tasks,
-            y=ratios,
-            name=arm,
-            mode="markers",
-            marker={"color": COLOURS[number % len(COLOURS)] if number else BEST, "size": 9},
-            error_y={
-                "array": [r * (math.exp(e) - 1) for r, e in zip(ratios, errors, strict=True)],
-                "arrayminus": [
-                    r * (1 - math.exp(-e)) for r, e in zip(ratios, errors, strict=True)
-                ],
-            },
-        )
-    figure.add_hline(y=1, line={"color": GREY, "dash": "dash"})
-    figure.update_layout(title="Test Score over That of ESGD (above 1: ESGD Is Better)")
-    figure.update_layout(scattermode="group")
-    return figure.update_yaxes(type="log", title_text="ratio, ± one standard error")
+    """Per task and arm: the mean difference to esgd, seed by seed, in standard errors."""
+    panels = {"Validation": VALIDATION, "Test": None}
+    figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    looks = styles([arm for arm in ARMS if arm != REFERENCE])
+    for row, (title, metric) in enumerate(panels.items(), start=1):
+        for look in looks:
+            differences = {
+                task: _standard_errors(comparison.equal_gradients, look.name, metric)
+                for task, comparison in found.items()
+            }
+            known = {task: value for task, value in differences.items() if value is not None}
+            figure.add_scatter(
+                x=list(known),
+                y=[max(-_MOST_ERRORS, min(_MOST_ERRORS, value)) for value in known.values()],
+                name=look.name,
+                mode="markers",
+                marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+                showlegend=row == 1,
+                row=row,
+                col=1,
+            )
+        figure.add_hline(y=0, line={"color": GREY, "dash": "dash"}, row=row, col=1)
+        edge = 1.1 * _MOST_ERRORS
+        figure.update_yaxes(title_text=title, range=[-edge, edge], row=row, col=1)
+    figure.update_xaxes(
+        categoryorder="array",
+        categoryarray=list(found),
+        tickvals=list(found),
+        ticktext=[task.replace("_esgd", "") for task in found],
+        tickangle=30,
+    )
+    return figure.update_layout(
+        title=(
+            "Standard Errors by Which an Arm Is Worse than ESGD, "
+            f"{_MOST_ERRORS:g} Standing for More"
+        ),
+        scattermode="group",
+        template="plotly_white",
+    )
+
+
+def _standard_errors(
+    runs: Mapping[str, Sequence[Run]], arm: str, metric: str | None
+) -> float | None:
+    """The mean of the paired differences over its standard error; None of too few seeds."""
+    if arm not in runs or REFERENCE not in runs:
+        return None
+    ours, theirs = _pairs(runs, arm, metric)
+    differences = np.subtract(theirs, ours)
+    if len(differences) < FEWEST_SEEDS or not np.isfinite(differences).all():
+        return None
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    mean = float(differences.mean())
+    return mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
+
+
+def take_picture(page: Path, picture: Path) -> None:
+    """Photograph the figure with a Chromium, for places that show no HTML."""
+    chromium = find_chromium()
+    if chromium is None:
+        sys.exit("There is no chromium on the path, and pictures are taken with one.")
+    with sync_playwright() as playwright:
+        browser = launch(playwright, chromium)
+        shown = browser.new_page(viewport={"width": 1000, "height": 640})
+        shown.goto(page.resolve().as_uri())
+        shown.wait_for_selector(".main-svg")
+        shown.screenshot(path=picture)
+        browser.close()
 
 
 def _headline(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,20 @@ def test_the_table_counts_where_esgd_is_best(tmp_path: Path) -> None:
     assert (tmp_path / "quality.html").exists()
 
 
-def test_the_figure_shows_ratios() -> None:
-    figure = draw({TASKS[3]: made(TASKS[3], esgd=1.0, pbt=2.0)})
-    (pbt,) = [trace for trace in figure.data if trace.name == "pbt"]
-    assert list(pbt.x) == [TASKS[3]]
-    assert pbt.y[0] == pytest.approx(1.975, abs=0.01)  # a geometric mean
+def test_the_figure_shows_standard_errors() -> None:
+    comparison = made(TASKS[3], esgd=1.0, pbt=2.0)
+    comparison.equal_gradients["pbt"][0] = run("pbt", 0, 2.6)
+    # Differences of test scores: 1.6 once and 1 five times, so 1.1 with a standard error of 0.1.
+    figure = draw({TASKS[3]: comparison})
+    validation, test = [trace for trace in figure.data if trace.name == "pbt"]
+    assert list(validation.x) == list(test.x) == [TASKS[3]]
+    assert test.y[0] == validation.y[0] == 8.0  # 11, which stands for more
+    comparison.equal_gradients["pbt"][1] = run("pbt", 1, 0.0)
+    _, test = [trace for trace in draw({TASKS[3]: comparison}).data if trace.name == "pbt"]
+    differences = [1.6, -1.01, 1.0, 1.0, 1.0, 1.0]
+    assert test.y[0] == pytest.approx(
+        statistics.mean(differences) / (statistics.stdev(differences) / 6**0.5)
+    )
 
 
 @pytest.mark.slow
