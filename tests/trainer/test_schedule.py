@@ -77,6 +77,34 @@ def save_start(study: optuna.Study, task: esgd.SupervisedTask, folder: Path) -> 
 
 
 @pytest.mark.slow
+def test_the_script_keeps_the_means_that_the_lineage_kept(tmp_path: Path) -> None:
+    """One example again and again, so that order does not matter; rates so high that it swings."""
+    inputs = examples("mlp", 0)[0][:1].repeat(24, 1)
+    data = inputs, torch.ones(24, 3)
+    values = {}
+    for averages in (False, True):
+        task = make_task(
+            "mlp",
+            train=Items(*data),
+            validation=data,
+            loss=nn.functional.mse_loss,
+            batch_size=4,
+        )
+        study = make_study(n_offspring=0, n_epochs=3, average_iterates=averages)
+        trainer = esgd.ESGDTrainer(task, species=[SGD(lr=0.5, momentum=0.98, weight_decay=0.0)])
+        study.optimize(trainer, n_trials=12)
+        values[averages] = study.best_value
+    assert values[True] < values[False]
+    path = esgd.export_schedule(study, trainer, tmp_path / "train.py")
+    save_start(study, task, tmp_path)
+    torch.save((data, data), tmp_path / "data.pt")
+    fill_in(path)
+    done = run_script(path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) == pytest.approx(study.best_value, rel=1e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "guides"),
     [
