@@ -116,20 +116,16 @@ def train_step(
     kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     for epoch in range(step.n_epochs):
         mean = train_epoch(epoch, model, optimizer, batches)
-        score = evaluate(model, validation)
-        is_better = score < kept_score or (BACK_OFF == "step" and score == kept_score)
-        if is_better or BACK_OFF == "none":
-            kept_score = score
-            kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-        elif BACK_OFF == "step" or epoch + 1 == step.n_epochs:
+        is_kept = False
+        for offered in (model, mean) if AVERAGES else (model,):
+            score = evaluate(offered, validation)
+            is_tie = BACK_OFF == "step" and score == kept_score
+            if score < kept_score or is_tie or BACK_OFF == "none":
+                kept_score, is_kept = score, True
+                kept = copy.deepcopy((offered.state_dict(), optimizer.state_dict()))
+        if epoch + 1 == step.n_epochs or (BACK_OFF == "step" and not is_kept):
             model.load_state_dict(kept[0])
             optimizer.load_state_dict(copy.deepcopy(kept[1]))
-            continue
-        if AVERAGES and (mean_score := evaluate(mean, validation)) < kept_score:
-            kept_score = mean_score
-            kept = copy.deepcopy((mean.state_dict(), optimizer.state_dict()))
-            if epoch + 1 == step.n_epochs:
-                model.load_state_dict(kept[0])
     return kept_score
 
 
