@@ -27,7 +27,7 @@ def add_compare_command(commands: Any) -> None:
         "--arms",
         default=_ARMS,
         metavar="ARM,...",
-        help="some of esgd, cosine, paper, baseline, pbt, random, tpe, single (default: "
+        help="some of esgd, unaveraged, paper, baseline, pbt, random, tpe, single (default: "
         "%(default)s); esgd is always among them",
     )
     compare.add_argument(

@@ -165,7 +165,8 @@ def _scored_epochs(configuration: Configuration) -> int:
     """How often one SGD step asks for fitness; see ``BackOffRule``."""
     rule = BackOffRule(configuration.back_off, math.inf)
     last = configuration.n_epochs - 1
-    return sum(rule.is_scored(is_last_epoch=epoch == last) for epoch in range(last + 1))
+    n_scored = sum(rule.is_scored(is_last_epoch=epoch == last) for epoch in range(last + 1))
+    return n_scored * (2 if configuration.average_iterates else 1)
 
 
 def _births(configuration: Configuration) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -29,6 +30,8 @@ from optuna_esgd.store.engines import (
     sqlite_path,
 )
 from optuna_esgd.store.transactions import advise, read, redact
+
+_logger = logging.getLogger(__name__)
 
 _SQLITE_TIMEOUT_SECONDS = 60
 _PATIENCE_SECONDS = 60.0
@@ -90,7 +93,17 @@ def _complete_indexes(engine: sa.Engine) -> None:
         return
     for table in models.BaseModel.metadata.sorted_tables:
         for index in table.indexes:
-            index.create(engine, checkfirst=True)
+            try:
+                index.create(engine, checkfirst=True)
+            except sa.exc.SQLAlchemyError as error:
+                if not sa.inspect(engine).has_index(table.name, str(index.name)):
+                    _logger.warning(
+                        "Optuna's table %s has no index %s: a process died before it made it, and "
+                        "now it cannot be made (%s). Of two studies of one name, rename one.",
+                        table.name,
+                        index.name,
+                        getattr(error, "orig", error),
+                    )
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

@@ -75,6 +75,19 @@ class ClaimContract(Contract):
         assert sorted(key for mine in racers for key in mine) == keys[1:4]
         assert all(mine == sorted(mine) for mine in racers)
 
+    def test_one_of_very_many_slots_is_claimed(self, population: Population) -> None:
+        """However many of the first are taken."""
+        population.commit_plan(example_plan(0, n_individuals=70, cohort_size=1))
+        keys = [slot.key for slot in population.slots()]
+        for number in range(70):
+            if number != 66:
+                take(population, keys[number])
+        claim = population.claim_one_of(keys[::-1], worker="worker", lease_seconds=LEASE_SECONDS)
+        assert claim is not None
+        assert claim.slot.key == keys[66]
+        assert claim.slot.numbers == (66,)
+        assert not population.claim_one_of(keys, worker="other", lease_seconds=LEASE_SECONDS)
+
     def test_released_slot_is_free(self, population: Population) -> None:
         """Without a failure nothing is counted but the attempt."""
         population.commit_plan(example_plan(0))

@@ -320,6 +320,16 @@ class ESGDTrainer:
             store=self.store,
         )
 
+    def _refuse_foreign_trials(self, study: optuna.Study) -> None:
+        n_finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        # If there is a population now, another worker has made it, and perhaps the trials.
+        if n_finished and find_population(study, self.store) is None:
+            raise StudyError(
+                f"The study already has {n_finished} finished trials that were made without this "
+                "trainer (by another sampler or objective); populations are never mixed with "
+                "them. Use another study_name."
+            )
+
     def _open(self, study: optuna.Study) -> WorkLoop:
         sampler = find_sampler(study)
         model = self._build_model()
@@ -329,10 +339,8 @@ class ESGDTrainer:
         check_can_move(self._mutation, model)
         self._check_direction(study)
         cohort_size, first_backend = self._cohort_size, None
-        # Counted first: where there is no population after that, they are not a population's.
-        n_finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
         if find_population(study, self.store) is None:
-            _refuse_foreign_trials(n_finished)
+            self._refuse_foreign_trials(study)
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
             if self._backend is None:
@@ -427,13 +435,4 @@ def _refuse_fixed_parameters(trial: Trial) -> None:
             "enqueue_trial cannot choose hyperparameters for an ESGDTrainer: they are planned for "
             "a whole generation. Narrow the species' ranges instead, e.g. SGD(lr=(0.01, 0.1)), or "
             "use esgd.sgd_step in an objective of your own."
-        )
-
-
-def _refuse_foreign_trials(n_finished: int) -> None:
-    if n_finished:
-        raise StudyError(
-            f"The study already has {n_finished} finished trials that were made without this "
-            "trainer (by another sampler or objective); populations are never mixed with them. "
-            "Use another study_name."
         )

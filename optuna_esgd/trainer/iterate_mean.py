@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from optuna_esgd.genome.layout import named_persistent_buffers
 from optuna_esgd.genome.matrix import Matrix
 
 
@@ -25,7 +24,6 @@ class IterateMean:
     """
 
     def __init__(self, like: Matrix) -> None:
-        self._layout = like.layout
         self._means = {
             dtype: torch.zeros(
                 block.shape, dtype=torch.promote_types(dtype, torch.float32), device=block.device
@@ -54,7 +52,9 @@ class IterateMean:
             weights: Of all rows.
             rows: Those that have made a step.
         """
-        share = self._count(rows)
+        for row in rows:
+            self._n_steps[row] += 1
+        share = 1 / self._n_steps[rows.start]
         here = slice(rows.start, rows.stop)
         for dtype, mean in self._means.items():
             # Of equal weights the mean is equal to the last bit, which a sum would not give.
@@ -62,18 +62,20 @@ class IterateMean:
 
     @contextlib.contextmanager
     def following(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, row: int
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, weights: Matrix, row: int
     ) -> Iterator[None]:
-        """Count in a model after each step of its optimizer within the block."""
-        theirs: dict[str, Tensor] = dict(named_persistent_buffers(model))
-        theirs.update(model.named_parameters())
-        ours = self._views(row)
+        """Count in a model after each step of its optimizer within the block.
 
-        @torch.no_grad()
+        Args:
+            model: The row's.
+            optimizer: Whose steps are followed.
+            weights: Its row is overwritten with where the model has got to.
+            row: Which.
+        """
+
         def add(*_: Any) -> None:
-            share = self._count(range(row, row + 1))
-            for name, mean in ours.items():
-                mean.lerp_(theirs[name].to(mean.dtype), share)
+            weights.take_from(model, row)
+            self.add(weights, range(row, row + 1))
 
         hook = optimizer.register_step_post_hook(add)
         try:
@@ -86,29 +88,14 @@ class IterateMean:
         """The means of the epoch so far.
 
         Args:
-            weights: Where the rows are now; rows that made no step have no other mean.
+            weights: Where the rows are now. Rows that made no step have no other mean, nor has
+                what is infinite, as in masks, or was on the way.
         """
         means = weights.clone()
         stepped = torch.tensor([[n > 0] for n in self._n_steps], device=weights.device)
         for dtype, mean in self._means.items():
             block = means.blocks[dtype]
-            block.copy_(torch.where(stepped, mean.to(dtype), block))
+            block.copy_(torch.where(stepped & mean.isfinite(), mean.to(dtype), block))
         for name, frozen in means.frozen().items():
             frozen.copy_(weights.frozen()[name])
         return means
-
-    def _count(self, rows: range) -> float:
-        """One more step; the share of the newest weights in the mean."""
-        for row in rows:
-            self._n_steps[row] += 1
-        return 1 / self._n_steps[rows.start]
-
-    def _views(self, row: int) -> dict[str, Tensor]:
-        """The means of one row's tensors, as far as they are averaged."""
-        return {
-            entry.name: self._means[entry.dtype][
-                row, entry.offset : entry.offset + entry.size
-            ].view(entry.shape)
-            for entry in self._layout.entries
-            if entry.kind != "frozen" and entry.dtype in self._means
-        }

@@ -16,7 +16,7 @@ from typing import Protocol
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
-from optuna_esgd.engine.individual import Facts, Individual, Plan, Reference, Slot
+from optuna_esgd.engine.individual import Facts, Individual, Plan, Slot
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
@@ -239,14 +239,11 @@ class WorkLoop:
         """The slot's generation, as far as its work depends on it.
 
         The facts that offered the slot have it: plans do not change, and the rounds before are
-        finished.
+        finished. Without a barrier they have nobody whom no place needs any more; so an offspring
+        may be taken for the best, and stored, that is not.
         """
-        generation, round_, _ = slot.key
-        known = [one for one in self._facts.individuals if one.reference.generation == generation]
-        needed = {Reference(generation, round_, number) for number in slot.numbers}
-        if needed <= {one.reference for one in known}:
-            return known
-        return self.population.individuals(generation=generation)
+        generation = slot.key.generation
+        return [one for one in self._facts.individuals if one.reference.generation == generation]
 
     def _wait(self) -> None:
         """Wait with back-off: others have claimed everything that is open."""

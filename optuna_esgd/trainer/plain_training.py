@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 # >>> Your part: the model and the data (and loss and metric, where they are not filled in yet).
@@ -116,13 +115,16 @@ def train_step(
     kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     for epoch in range(step.n_epochs):
         mean = train_epoch(epoch, model, optimizer, batches)
+        here = copy.deepcopy(model.state_dict())
         is_kept = False
-        for offered in (model, mean) if AVERAGES else (model,):
-            score = evaluate(offered, validation)
+        for offered in (here, mean) if AVERAGES else (here,):
+            model.load_state_dict(offered)
+            score = evaluate(model, validation)
             is_tie = BACK_OFF == "step" and score == kept_score
             if score < kept_score or is_tie or BACK_OFF == "none":
                 kept_score, is_kept = score, True
-                kept = copy.deepcopy((offered.state_dict(), optimizer.state_dict()))
+                kept = offered, copy.deepcopy(optimizer.state_dict())
+        model.load_state_dict(here)
         if epoch + 1 == step.n_epochs or (BACK_OFF == "step" and not is_kept):
             model.load_state_dict(kept[0])
             optimizer.load_state_dict(copy.deepcopy(kept[1]))
@@ -131,12 +133,12 @@ def train_step(
 
 def train_epoch(
     epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader[Any]
-) -> nn.Module:
+) -> dict[str, Tensor]:
     """One pass over the training examples; the mean of the weights it went through.
 
     The learning rates leave as they came.
     """
-    mean = AveragedModel(model, use_buffers=True)
+    mean: dict[str, Tensor] = {}
     device = next(model.parameters()).device
     rates = [group["lr"] for group in optimizer.param_groups]
     model.train()
@@ -160,11 +162,18 @@ def train_epoch(
 
         optimizer.step(closure)  # type: ignore[arg-type]
         if AVERAGES:
-            mean.update_parameters(model)
+            add_to_mean(mean, model.state_dict(), number + 1)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    module: nn.Module = mean.module
-    return module
+    return mean
+
+
+def add_to_mean(mean: dict[str, Tensor], state: dict[str, Tensor], n: int) -> None:
+    """Move a mean towards its n-th state; whole numbers and infinities are the latest ones."""
+    for name, value in state.items():
+        before = mean.get(name, value)
+        moved = before.lerp(value, 1 / n) if value.is_floating_point() else value
+        mean[name] = torch.where(moved.isfinite(), moved, value).clone()
 
 
 @torch.no_grad()

@@ -27,8 +27,8 @@ class Resumable(Protocol):
 
     weights: Matrix
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Copy these rows as the points to return to."""
+    def keep(self, rows: Sequence[int], weights: Matrix | None = None) -> None:
+        """Copy these rows, or those of other weights, as the points to return to."""
         ...
 
     def restore(self, rows: Sequence[int]) -> None:

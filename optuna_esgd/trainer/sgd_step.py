@@ -231,8 +231,9 @@ class SgdStep:
             self._kept_state = flatten_state(self._optimizer)
             if self._configuration.average_iterates:
                 self._mean = IterateMean(self._weights)
+                scratch = Matrix.zeros(self._layout, 1, self._device)
                 self._stack.enter_context(
-                    self._mean.following(self._model, self._optimizer, row=0)
+                    self._mean.following(self._model, self._optimizer, scratch, row=0)
                 )
         birth_fitness = self._individual.birth_fitness
         self._birth_fitness = self._score(self._model) if birth_fitness is None else birth_fitness
@@ -268,7 +269,8 @@ class SgdStep:
             self._weights = here if kept == 0 or mean is None else mean
             if self._optimizer is not None:
                 self._kept_state = flatten_state(self._optimizer)
-        if self._rule.must_restore(kept=kept is not None, is_last_epoch=is_last):
+        is_at_mean = kept == 1 and is_last
+        if self._rule.must_restore(kept=kept is not None, is_last_epoch=is_last) or is_at_mean:
             self._weights.load_into(self._model, 0)
             if self._optimizer is not None:
                 self._optimizer.state.clear()

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Chronicle, Facts, Span
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.esgd_trainer import GENERATIONS_ATTRIBUTE
@@ -55,6 +56,7 @@ class Status(NamedTuple):
         history: What the plots are made of.
         n_generations: K, if anybody has said so.
         round: The latest round of the latest generation; 0 trains, the others score offspring.
+        is_over: Whether all generations are done, their evolution steps too.
         slots: How many of the round's slots are free, claimed, finished.
         workers: Who works on what.
         per_minute: Individuals trained in a minute lately; None before the second slot ends.
@@ -66,6 +68,7 @@ class Status(NamedTuple):
     history: History
     n_generations: int | None
     round: int
+    is_over: bool
     slots: Counter[str]
     workers: tuple[WorkerStatus, ...]
     per_minute: float | None
@@ -90,6 +93,7 @@ def read_status(study: optuna.Study, *, store: str | None = None) -> Status:
         history=history,
         n_generations=n_generations,
         round=facts.round,
+        is_over=_is_over(facts, Configuration.from_json(population.configuration), n_generations),
         slots=Counter(slot.state for slot in facts.slots),
         workers=_workers(facts, chronicle),
         per_minute=per_minute,
@@ -117,6 +121,14 @@ def render(status: Status, width: int) -> RenderableType:
     if status.workers:
         parts.append(_worker_table(status.workers))
     return Group(*parts)
+
+
+def _is_over(facts: Facts, configuration: Configuration, n_generations: int | None) -> bool:
+    if n_generations is None or not facts.slots:
+        return False
+    last_round = configuration.n_evolution_rounds if configuration.n_offspring else 0
+    end = (n_generations - 1, last_round)
+    return all(slot.key[:2] == end and slot.state == "finished" for slot in facts.slots)
 
 
 def _rate(spans: Sequence[Span], population_size: int) -> float | None:
@@ -176,7 +188,7 @@ def _summary(status: Status) -> Table:
     rows = {
         "study": escape(status.study_name),
         "generation": f"{0 if numbers.generation is None else numbers.generation}{of_all}",
-        "now": "all generations have finished" if _is_over(status) else doing,
+        "now": "all generations have finished" if status.is_over else doing,
         "individuals": str(numbers.n_individuals),
         "best of all": "-" if numbers.best_value is None else f"{numbers.best_value:.6g}",
         "rate": "-" if status.per_minute is None else f"{status.per_minute:.3g} a minute",
@@ -185,10 +197,6 @@ def _summary(status: Status) -> Table:
     for name, text in rows.items():
         table.add_row(f"[bold]{name}", text)
     return table
-
-
-def _is_over(status: Status) -> bool:
-    return status.seconds_left == 0 and not status.slots["claimed"] + status.slots["free"]
 
 
 def _fitness(history: History, width: int) -> Table:

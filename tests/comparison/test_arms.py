@@ -18,10 +18,11 @@ from optuna_esgd.comparison.runs import Run, total_cost
 from optuna_esgd.errors import ConfigurationError
 from tests.comparison.benchmarks import N_BATCHES, build
 
-# Fitness evaluations of 3 individuals with 4 epochs each: births, epochs or steps, offspring.
+# Fitness evaluations of 3 individuals with 4 epochs each: births, epochs or steps (and their
+# means), offspring.
 N_EVALUATIONS = {
-    "esgd": 3 + 3 * 4 + 2 * 12,
-    "cosine": 3 + 3 * 4 + 2 * 12,
+    "esgd": 3 + 2 * 3 * 4 + 2 * 12,
+    "unaveraged": 3 + 3 * 4 + 2 * 12,
     "paper": 3 + 3 * 4 + 4 * 12,
     "baseline": 3 + 3 * 4,
     "pbt": 3 + 3 * 2,
@@ -98,7 +99,7 @@ def run(arm: str, n_epochs: int, cost: int) -> Run:
 def test_equal_cost_is_missed_by_less_than_one_step(
     arm: str, n_steps: int, before: int, cost: int
 ) -> None:
-    step = 2 if arm in ("esgd", "cosine", "pbt") else 1
+    step = 2 if arm in ("esgd", "unaveraged", "pbt") else 1
     n_epochs = epochs_at_cost(run(arm, n_steps * step, before), build(), cost)
     assert n_epochs % step == 0
     per_epoch = before / (n_steps * step)

@@ -27,20 +27,20 @@ def configure(cohort_size: int = 4, **changes: Any) -> Configuration:
 def test_a_generation_is_counted_as_the_engine_charges_it() -> None:
     one = generation_cost(configure(), MEASURED, n_workers=1)
     assert one.training == 4 * 4 * 10  # cohorts, epochs, seconds
-    assert one.evaluation == 4 * 4 * 1
+    assert one.evaluation == 4 * 4 * 2 * 1  # points and means
     assert one.offspring == 64 * 0.5
     assert one.seconds == one.training + one.evaluation + one.offspring
     assert (one.n_gradients, one.n_forwards) == (16 * 4 * 8, 16 * 4 * 2)
-    assert one.n_evaluations == 16 * 4 + 64
+    assert one.n_evaluations == 16 * 4 * 2 + 64
 
 
 @pytest.mark.parametrize(
     ("n_workers", "seconds"),
     [
-        (2, 2 * 44 + 16),  # 4 cohorts, 16 broods of 2 seconds
-        (3, 2 * 44 + 12),  # two cohorts of one worker are waited for
-        (4, 44 + 8),
-        (100, 44 + 2),  # no more than there are cohorts
+        (2, 2 * 48 + 16),  # 4 cohorts, 16 broods of 2 seconds
+        (3, 2 * 48 + 12),  # two cohorts of one worker are waited for
+        (4, 48 + 8),
+        (100, 48 + 2),  # no more than there are cohorts
     ],
 )
 def test_workers_share_whole_cohorts(n_workers: int, seconds: float) -> None:
@@ -49,7 +49,7 @@ def test_workers_share_whole_cohorts(n_workers: int, seconds: float) -> None:
 
 def test_without_the_barrier_nobody_is_waited_for() -> None:
     one = generation_cost(configure(asynchronous=True), MEASURED, n_workers=3)
-    assert one.seconds == pytest.approx((4 * 44 + 32) / 3)
+    assert one.seconds == pytest.approx((4 * 48 + 32) / 3)
 
 
 def test_without_back_off_only_the_end_is_scored() -> None:

@@ -101,3 +101,18 @@ def test_without_back_off_only_the_last_point_is_scored() -> None:
     rules = [BackOffRule(one, 1.0) for one in (*GUARANTEED, "none")]
     assert [rule.is_scored(is_last_epoch=False) for rule in rules] == [True, True, False]
     assert all(rule.is_scored(is_last_epoch=True) for rule in rules)
+
+
+@given(back_offs, raw, st.lists(raw, min_size=1, max_size=4))
+def test_of_several_points_the_fittest_is_kept(
+    back_off: BackOff, birth: float, fitness: list[float]
+) -> None:
+    rule = BackOffRule(back_off, birth)
+    before = rule.kept_fitness
+    kept = rule.keep_fittest(*fitness)
+    best = min(map(clean_fitness, fitness))
+    assert rule.kept_fitness == min(before, best)
+    if kept is None:
+        assert before <= best
+    else:
+        assert clean_fitness(fitness[kept]) == best

@@ -69,10 +69,44 @@ def test_what_diverged_in_one_epoch_is_forgotten_in_the_next() -> None:
     diverged.blocks[torch.float32].fill_(torch.inf)
     mean.add(diverged, range(1))
     mean.add(weights, range(1))
-    assert not torch.isfinite(mean.read(weights).trainable()[0]).any()
+    assert torch.equal(mean.read(weights).trainable()[0], weights.trainable()[0])
     mean.begin()
     mean.add(weights, range(1))
     assert torch.equal(mean.read(weights).blocks[torch.float32], weights.blocks[torch.float32])
+
+
+def test_infinite_buffers_stay_what_they_are() -> None:
+    """Such as the mask of a transformer."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    weights = Matrix.zeros(Layout.of(model), 1)
+    weights.take_from(model, 0)
+    mean = IterateMean(weights)
+    mean.add(weights, range(1))
+    mean.add(weights, range(1))
+    assert torch.equal(mean.read(weights).read_row(0)["mask"], model.mask)
+
+
+def test_buffers_that_a_model_replaces_are_followed() -> None:
+    class Moving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+            self.register_buffer("seen", torch.zeros(1))
+
+    model = Moving()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    weights = Matrix.zeros(Layout.of(model), 1)
+    mean = IterateMean(weights)
+    with mean.following(model, optimizer, weights, row=0):
+        for step in range(3):
+            model.seen = torch.full((1,), float(step))
+            model.weight.grad = torch.ones(1)
+            optimizer.step()
+    assert {name: float(one) for name, one in mean.read(weights).read_row(0).items()} == {
+        "weight": -2.0,
+        "seen": 1.0,
+    }
 
 
 class Swing(esgd.Task):
@@ -144,6 +178,7 @@ def test_an_objective_of_ones_own_keeps_it_too() -> None:
             for _ in step.epochs():
                 swing(model, optimizer)
                 assert float(next(model.parameters()).detach()) == -3.0
+            assert float(next(model.parameters()).detach()) == 0.0  # back at the kept point
         assert float(next(model.parameters()).detach()) == step.fitness
         return step.fitness
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import optuna
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import optuna_esgd as esgd
+from optuna_esgd.engine.actions import Stop
 from optuna_esgd.engine.individual import SlotKey, Span
 from optuna_esgd.errors import StudyError
 from optuna_esgd.store.opening import open_results
@@ -73,9 +75,14 @@ def test_in_the_middle_of_a_run() -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_a_run_that_is_over_says_so() -> None:
-    study = make_study(n_generations=2)
-    study.optimize(esgd.ESGDTrainer(make_task()))
+@pytest.mark.parametrize("n_generations", [1, 2])
+@pytest.mark.parametrize("settings", [{}, {"n_offspring": 0}, {"asynchronous": True}])
+def test_a_run_that_is_over_says_so(n_generations: int, settings: dict[str, Any]) -> None:
+    study = make_study(n_generations=n_generations, **settings)
+    loop = esgd.ESGDTrainer(make_task()).open(study)
+    while loop.act(action := loop.decide()):
+        is_over = read_status(study).is_over
+        assert is_over == isinstance(loop.decide(), Stop), action
     assert "now          all generations have finished" in text_of(study)
 
 
