@@ -48,11 +48,13 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
     behind are offered, so that they stay together as well as they can. Waiting is for when every
     place is in somebody's hands, or done.
     """
-    claimable = [slot for slot in facts.slots if slot.is_claimable]
+    # Others may have planned further, whom nobody had told where the run ends.
+    slots = [slot for slot in facts.slots if configuration.wants(slot.key.generation)]
+    claimable = [slot for slot in slots if slot.is_claimable]
     founders = tuple(slot for slot in claimable if slot.key[:2] == (0, 0))
     if founders:
         return Train(founders)
-    for slot in sorted(facts.slots, key=lambda one: one.key):
+    for slot in sorted(slots, key=lambda one: one.key):
         plan = _plan_next(slot, facts, configuration, explore)
         if plan is not None:
             return Commit(plan)
@@ -62,7 +64,7 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
     if claimable:
         last = min(slot.key.generation for slot in claimable)
         return Train(tuple(slot for slot in claimable if slot.key.generation == last))
-    return Stop() if all(slot.state == "finished" for slot in facts.slots) else Wait()
+    return Stop() if all(slot.state == "finished" for slot in slots) else Wait()
 
 
 def _plan_next(
@@ -74,8 +76,7 @@ def _plan_next(
     brood = brood_of(configuration, places_of(configuration, slot.key.cohort))
     if brood and slot.key.round < configuration.n_evolution_rounds:
         return plan_brood(slot, facts, configuration)
-    n_generations = configuration.n_generations
-    if n_generations is not None and slot.key.generation + 1 >= n_generations:
+    if not configuration.wants(slot.key.generation + 1):
         return None
     return plan_births(slot, facts, configuration, explore)
 

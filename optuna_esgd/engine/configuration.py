@@ -171,7 +171,7 @@ class Configuration:
             (
                 "average_iterates",
                 self.back_off == "best" or not self.average_iterates,
-                "False unless back_off is 'best'",
+                f"False unless back_off is 'best' (it is {self.back_off!r})",
             ),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
             ("backend", self.backend in BACKENDS, f"one of {BACKENDS}"),
@@ -204,6 +204,10 @@ class Configuration:
     def is_truncating(self) -> bool:
         """Whether the worst quarter goes on as copies of the best."""
         return self.selection == "truncation"
+
+    def wants(self, generation: int) -> bool:
+        """Whether a generation, counted from 0, is one of the K."""
+        return self.n_generations is None or generation < self.n_generations
 
     def to_json(self) -> dict[str, Any]:
         """The identity of a run as plain JSON values: what may differ is left out."""

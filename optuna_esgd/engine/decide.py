@@ -30,6 +30,8 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
         return Commit(plan_founders(configuration, explore))
     if configuration.asynchronous:
         return asynchronous.decide(facts, configuration, explore)
+    if not configuration.wants(facts.generation):
+        return Stop()  # planned by a worker who had not been told where the run ends
     claimable = tuple(slot for slot in facts.slots if slot.is_claimable)
     if claimable:
         return Train(claimable) if facts.round == 0 else Evaluate(claimable)
@@ -43,7 +45,6 @@ def _plan_next(facts: Facts, configuration: Configuration, explore: Explore) -> 
     """What comes after a finished round; None after the last generation's last."""
     if configuration.n_offspring and facts.round < configuration.n_evolution_rounds:
         return plan_offspring(facts, configuration)
-    n_generations = configuration.n_generations
-    if n_generations is not None and facts.generation + 1 >= n_generations:
+    if not configuration.wants(facts.generation + 1):
         return None
     return plan_survivors(facts, configuration, explore)

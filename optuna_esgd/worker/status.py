@@ -128,7 +128,11 @@ def _is_over(facts: Facts, configuration: Configuration, n_generations: int | No
         return False
     last_round = configuration.n_evolution_rounds if configuration.n_offspring else 0
     end = (n_generations - 1, last_round)
-    return all(slot.key[:2] == end and slot.state == "finished" for slot in facts.slots)
+    return all(
+        slot.key.generation >= n_generations  # planned before anybody knew K
+        or (slot.key[:2] == end and slot.state == "finished")
+        for slot in facts.slots
+    )
 
 
 def _rate(spans: Sequence[Span], population_size: int) -> float | None:

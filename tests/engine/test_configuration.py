@@ -217,7 +217,7 @@ def test_means_of_iterates_go_with_the_best_point_only(back_off: BackOff) -> Non
     settings = Settings(back_off=back_off)
     chosen = settings.configure(seed=0, cohort_size=None, maximize=False)
     assert not chosen.average_iterates
-    with pytest.raises(ConfigurationError, match="False unless back_off is 'best', got True"):
+    with pytest.raises(ConfigurationError, match=rf"'best' \(it is '{back_off}'\), got True"):
         replace(settings, average_iterates=True).configure(
             seed=0, cohort_size=None, maximize=False
         )

@@ -133,3 +133,13 @@ def test_sparklines(line: list[float], width: int, expected: str) -> None:
 )
 def test_durations(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+def test_a_generation_that_was_planned_too_early_is_not_trained() -> None:
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(make_task()), n_trials=8)  # plans generation 2
+    study.sampler = esgd.ESGDSampler(4, seed=1, n_epochs=2, n_generations=2)
+    study.optimize(esgd.ESGDTrainer(make_task()))
+    shown = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len(shown) == 8
+    assert read_status(study).is_over
