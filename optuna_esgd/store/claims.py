@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,8 +26,15 @@ def claim(
     lease_seconds: float,
 ) -> Slot | None:
     """Take the first of these slots that is free or whose lease has run out, or None."""
+    values = {
+        "state": "claimed",
+        "attempt": slot.c.attempt + 1,
+        "worker": worker,
+        "lease_until": now_seconds() + lease_seconds,
+        "claimed_at": now_seconds(),
+    }
     for some in _alike(keys):
-        found = _claim(connection, study_uuid, some, worker=worker, lease_seconds=lease_seconds)
+        found = _update_first(connection, study_uuid, some, values)
         if found is not None:
             return found
     return None
@@ -46,14 +53,13 @@ def _alike(keys: Sequence[SlotKey]) -> Iterator[list[SlotKey]]:
             yield some if len(some) == 1 else [*some, *[some[-1]] * (_N_KEYS - len(some))]
 
 
-def _claim(
+def _update_first(
     connection: sa.Connection,
     study_uuid: str,
     keys: Sequence[SlotKey],
-    *,
-    worker: str,
-    lease_seconds: float,
+    values: Mapping[str, Any],
 ) -> Slot | None:
+    """Give the first claimable slot of one round these values; the slot after that, or None."""
     is_claimable = sa.or_(
         slot.c.state == "free",
         sa.and_(slot.c.state == "claimed", slot.c.lease_until < now_seconds()),
@@ -67,13 +73,6 @@ def _claim(
         .limit(1)
         .with_for_update(skip_locked=_can_skip_locked(connection))
     )
-    values = {
-        "state": "claimed",
-        "attempt": slot.c.attempt + 1,
-        "worker": worker,
-        "lease_until": now_seconds() + lease_seconds,
-        "claimed_at": now_seconds(),
-    }
     if connection.dialect.update_returning:
         update = sa.update(slot).where(in_round, slot.c.cohort == first.scalar_subquery())
         query = update.values(**values).returning(*slot_columns())

@@ -81,9 +81,9 @@ class BatchedTraining:
     def take_weights(self) -> None:
         """Nothing to do: the model sees the matrix itself."""
 
-    def iterate_mean(self) -> Matrix:
-        """The mean of the weights of the last epoch."""
-        return self.weights if self._mean is None else self._mean.read(self.weights)
+    def iterate_mean(self) -> Matrix | None:
+        """The mean of the weights of the last epoch, if wanted."""
+        return None if self._mean is None else self._mean.read(self.weights)
 
     def score(self, weights: Matrix | None = None) -> list[float]:
         """Fitness of every row."""

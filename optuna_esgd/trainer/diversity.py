@@ -52,7 +52,7 @@ class CoupledTraining:
         """Pass on."""
         self._training.take_weights()
 
-    def iterate_mean(self) -> Matrix:
+    def iterate_mean(self) -> Matrix | None:
         """Pass on."""
         return self._training.iterate_mean()
 

@@ -105,9 +105,9 @@ class RowTraining:
         for row, model in enumerate(self._models):
             self.weights.load_into(model, row)
 
-    def iterate_mean(self) -> Matrix:
-        """The mean of the weights of the last epoch."""
-        return self.weights if self._mean is None else self._mean.read(self.weights)
+    def iterate_mean(self) -> Matrix | None:
+        """The mean of the weights of the last epoch, if wanted."""
+        return None if self._mean is None else self._mean.read(self.weights)
 
     def score(self, weights: Matrix | None = None) -> list[float]:
         """Let the task score each row."""

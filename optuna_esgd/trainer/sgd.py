@@ -29,8 +29,8 @@ class Training(Protocol):
         """Go on from what somebody else has written into ``weights``."""
         ...
 
-    def iterate_mean(self) -> Matrix:
-        """The mean of the weights that every row went through in the last epoch."""
+    def iterate_mean(self) -> Matrix | None:
+        """The mean of the weights that every row went through in the last epoch, if wanted."""
         ...
 
     def score(self, weights: Matrix | None = None) -> list[float]:
@@ -94,8 +94,7 @@ def run_sgd_step(
             one.n_forwards += spent[row].n_forwards
             one.n_epochs += 1
         if rules[0].is_scored(is_last_epoch=is_last):
-            mean = training.iterate_mean() if configuration.average_iterates else None
-            _back_off(training, mean, progress, rules, is_last=is_last)
+            _back_off(training, progress, rules, is_last=is_last)
         if not is_last:
             checkpoints.epoch_done(lambda: describe(training, progress))
     return progress
@@ -103,13 +102,13 @@ def run_sgd_step(
 
 def _back_off(
     training: Training,
-    mean: Matrix | None,
     progress: Sequence[Progress],
     rules: Sequence[BackOffRule],
     *,
     is_last: bool,
 ) -> None:
     """Score every row where it stands, and its mean if there is one; return those that have to."""
+    mean = training.iterate_mean()
     scores = [training.score(), *([] if mean is None else [training.score(mean)])]
     kept: dict[int, list[int]] = {0: [], 1: []}
     restored = []
