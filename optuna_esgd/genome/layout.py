@@ -159,6 +159,26 @@ class Layout:
         """The entries of these kinds, in the model's order."""
         return (entry for entry in self.entries if entry.kind in kinds)
 
+    def tensors_of(self, model: nn.Module) -> list[Tensor]:
+        """A model's tensors themselves, in the order of ``entries``.
+
+        Raises:
+            TaskError: The model is laid out otherwise.
+        """
+        named: dict[str, Tensor] = dict(named_persistent_buffers(model))
+        named.update(model.named_parameters())
+        tensors = []
+        for entry in self.entries:
+            tensor = named.get(entry.name)
+            if tensor is None or tensor.shape != entry.shape or tensor.dtype != entry.dtype:
+                found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+                raise TaskError(
+                    f"Every model must be built alike, but {entry.name!r} is {found}, not "
+                    f"{entry.dtype} {list(entry.shape)} as in the first one."
+                )
+            tensors.append(tensor)
+        return tensors
+
     def flatten_trainable(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
         """Lay tensors such as gradients side by side, as the trainable columns of a matrix.
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from optuna_esgd.errors import ConfigurationError, TaskError
+from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.genome.dtypes import bits
-from optuna_esgd.genome.layout import Entry, Layout, named_persistent_buffers
+from optuna_esgd.genome.layout import Entry, Layout
 
 _ALIGNMENT_BYTES = 64  # a cache line, and the widest vector load
 _CHUNK_BYTES = 16 * 2**20  # of rows gathered at a time
@@ -131,7 +131,7 @@ class Matrix:
             TaskError: The model is laid out otherwise.
         """
         ours = self.read_row(row)
-        for entry, theirs in zip(self.layout.entries, self._tensors_of(model), strict=True):
+        for entry, theirs in zip(self.layout.entries, self.layout.tensors_of(model), strict=True):
             theirs.copy_(ours[entry.name])
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ class Matrix:
             TaskError: The model is laid out otherwise.
         """
         ours = self.read_row(row)
-        for entry, theirs in zip(self.layout.entries, self._tensors_of(model), strict=True):
+        for entry, theirs in zip(self.layout.entries, self.layout.tensors_of(model), strict=True):
             ours[entry.name].copy_(theirs)
 
     def copy_rows(
@@ -226,22 +226,6 @@ class Matrix:
     def _pairs(self, source: Matrix) -> list[tuple[Tensor, Tensor]]:
         """Bits of our blocks beside the bits of another matrix's."""
         return [(bits(block), bits(source.blocks[key])) for key, block in self.blocks.items()]
-
-    def _tensors_of(self, model: nn.Module) -> list[Tensor]:
-        """The model's tensors in the layout's order."""
-        named: dict[str, Tensor] = dict(named_persistent_buffers(model))
-        named.update(model.named_parameters())
-        tensors = []
-        for entry in self.layout.entries:
-            tensor = named.get(entry.name)
-            if tensor is None or tensor.shape != entry.shape or tensor.dtype != entry.dtype:
-                found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
-                raise TaskError(
-                    f"Every model must be built alike, but {entry.name!r} is {found}, not "
-                    f"{entry.dtype} {list(entry.shape)} as in the first one."
-                )
-            tensors.append(tensor)
-        return tensors
 
     def _check_layout(self, source: Matrix) -> None:
         if source.layout is not self.layout and source.layout != self.layout:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +30,7 @@ class IterateMean:
             for dtype, block in like.blocks.items()
             if dtype.is_floating_point
         }
+        self._layout = like.layout
         self._n_steps = [0] * like.n_rows
 
     def begin(self) -> None:
@@ -62,26 +62,32 @@ class IterateMean:
 
     @contextlib.contextmanager
     def following(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, weights: Matrix, row: int
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, row: int
     ) -> Iterator[None]:
         """Count in a model after each step of its optimizer within the block.
 
         Args:
             model: The row's.
             optimizer: Whose steps are followed.
-            weights: Its row is overwritten with where the model has got to.
             row: Which.
         """
-
-        def add(*_: Any) -> None:
-            weights.take_from(model, row)
-            self.add(weights, range(row, row + 1))
-
-        hook = optimizer.register_step_post_hook(add)
+        hook = optimizer.register_step_post_hook(lambda *_: self._add_model(model, row))
         try:
             yield
         finally:
             hook.remove()
+
+    @torch.no_grad()
+    def _add_model(self, model: nn.Module, row: int) -> None:
+        """As ``add``, for one row, from where its model holds its weights."""
+        self._n_steps[row] += 1
+        share = 1 / self._n_steps[row]
+        for entry, tensor in zip(
+            self._layout.entries, self._layout.tensors_of(model), strict=True
+        ):
+            if entry.dtype in self._means:
+                columns = self._means[entry.dtype][row, entry.offset :][: entry.size]
+                columns.view(entry.shape).lerp_(tensor.to(columns.dtype), share)
 
     @torch.no_grad()
     def read(self, weights: Matrix) -> Matrix:

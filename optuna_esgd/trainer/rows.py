@@ -83,7 +83,7 @@ class RowTraining:
         averaged = (
             contextlib.nullcontext()
             if self._mean is None
-            else self._mean.following(model, optimizer, self.weights, row)
+            else self._mean.following(model, optimizer, row)
         )
         with seeded(seed), scaled_rates(optimizer, factor), averaged, spent as spending:
             model.train()

@@ -231,9 +231,8 @@ class SgdStep:
             self._kept_state = flatten_state(self._optimizer)
             if self._configuration.average_iterates:
                 self._mean = IterateMean(self._weights)
-                scratch = Matrix.zeros(self._layout, 1, self._device)
                 self._stack.enter_context(
-                    self._mean.following(self._model, self._optimizer, scratch, row=0)
+                    self._mean.following(self._model, self._optimizer, row=0)
                 )
         birth_fitness = self._individual.birth_fitness
         self._birth_fitness = self._score(self._model) if birth_fitness is None else birth_fitness

@@ -98,7 +98,7 @@ def test_buffers_that_a_model_replaces_are_followed() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     weights = Matrix.zeros(Layout.of(model), 1)
     mean = IterateMean(weights)
-    with mean.following(model, optimizer, weights, row=0):
+    with mean.following(model, optimizer, row=0):
         for step in range(3):
             model.seen = torch.full((1,), float(step))
             model.weight.grad = torch.ones(1)
