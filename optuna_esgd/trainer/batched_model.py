@@ -17,6 +17,7 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import evaluation_mode
+from optuna_esgd.trainer.tracing import N_CALLS_BEFORE_TRACING, Replayed
 
 Tensors = dict[str, Tensor]
 
@@ -25,15 +26,29 @@ _TOLERANCE = 0.05
 
 
 class BatchedModel:
-    """One model's forward and backward pass over many rows of weights at once."""
+    """One model's forward and backward pass over many rows of weights at once.
 
-    def __init__(self, task: SupervisedTask, model: nn.Module, device: torch.device) -> None:
+    Args:
+        task: Whose loss and metric are computed.
+        model: Copied; its weights do not matter.
+        device: Where.
+        n_calls: Of a function with the same shapes, before it is traced.
+    """
+
+    def __init__(
+        self,
+        task: SupervisedTask,
+        model: nn.Module,
+        device: torch.device,
+        n_calls: int = N_CALLS_BEFORE_TRACING,
+    ) -> None:
         self._task = task
         self._training_model = copy.deepcopy(model).to(device).train()
         self._evaluation_model = copy.deepcopy(model).to(device).eval()
         self._gradients = vmap(grad_and_value(self._loss, has_aux=True))
-        self._forward = vmap(self._loss)
-        self._criterion = vmap(self._evaluate, in_dims=(0, None, None))
+        self._replayed_gradients = Replayed(self.pure_gradients, n_calls)
+        self._forward = Replayed(vmap(self._loss), n_calls)
+        self._criterion = Replayed(vmap(self._evaluate, in_dims=(0, None, None)), n_calls)
 
     def gradients(
         self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor
@@ -50,12 +65,14 @@ class BatchedModel:
             name -> (rows, *shape) gradients, and (rows,) losses.
         """
         buffers = weights.buffers()
-        result, losses, advanced = self.pure_gradients(
+        gradients: Tensors
+        losses: Tensor
+        gradients, losses, advanced = self._replayed_gradients(
             weights.parameters(), weights.frozen(), buffers, inputs, targets, keys
         )
         for name, value in advanced.items():
             buffers[name].copy_(value)
-        return result, losses
+        return gradients, losses
 
     def pure_gradients(
         self,

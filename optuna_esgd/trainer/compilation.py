@@ -13,8 +13,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
+
+from optuna_esgd.trainer.tracing import trace
 
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
 
@@ -38,9 +39,8 @@ class Compiled:
 def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compiled | str:
     """Compile a function; the same computation on the same shapes is compiled once per process.
 
-    The function is traced down to torch's basic operations first. So whatever it is made of
-    (modules, ``torch.func``, function modes) is behind us, nothing has to be checked from call to
-    call, and two functions are the same if their traces are.
+    The function is traced down to torch's basic operations first. So nothing has to be checked
+    from call to call, and two functions are the same if their traces are.
 
     Args:
         function: Of tensors only, which it may change; numbers that change must be tensors too.
@@ -54,7 +54,7 @@ def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compile
     with _turn, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
-            graph = make_fx(functionalize(function, remove="mutations"))(*arguments)
+            graph = trace(functionalize(function, remove="mutations"), arguments)
             key = _digest(graph, arguments)
             if key not in _compiled:
                 _compiled[key] = _compile(graph, arguments)
