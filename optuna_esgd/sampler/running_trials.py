@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.storages import _CachedStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import EsgdError, StorageError
@@ -121,8 +122,7 @@ class RunningTrials:
         watch = self._find(study)
         if watch is not None:
             watch.looked_at = time.monotonic()
-        running_or_failed = (TrialState.RUNNING, TrialState.FAIL)
-        seen = study.get_trials(deepcopy=False, states=running_or_failed)
+        seen = _read_trials(study, (TrialState.RUNNING, TrialState.FAIL))
         running = {one.number: one._trial_id for one in seen if not one.state.is_finished()}
         lost = population.lost_trials(running.keys(), lease_seconds=lease_seconds)
         for number in lost:
@@ -155,6 +155,13 @@ class RunningTrials:
                 numbers = sorted(watch.numbers)
             with contextlib.suppress(StorageError):  # the database may come back in time
                 watch.population.renew_trials(numbers, lease_seconds=watch.lease_seconds)
+
+
+def _read_trials(study: optuna.Study, states: tuple[TrialState, ...]) -> list[FrozenTrial]:
+    """Straight from the database: Optuna's cache would first read all trials there are."""
+    storage = study._storage
+    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    return backend.get_all_trials(study._study_id, deepcopy=False, states=states)
 
 
 def known_population(study: optuna.Study) -> Population | None:
