@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -65,7 +65,9 @@ def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compile
 
 def _compile(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Compiled:
     started = time.perf_counter()
-    parts = _split_off_columns(graph)
+    # On a GPU what is small costs a launch, and powers next to nothing.
+    is_worth_it = all(one.device.type == "cpu" for one in arguments)
+    parts = split(graph, take_columns(graph) if is_worth_it else set())
     parts.submod_1 = _CompiledAtFirstCall(parts.get_submodule("submod_1"))
     # One process: workers share the cores already, and none is left behind when one is killed.
     with torch._inductor.config.patch(compile_threads=1):
@@ -88,18 +90,23 @@ class _CompiledAtFirstCall(nn.Module):
         return self._compiled(*arguments)
 
 
-def _split_off_columns(graph: fx.GraphModule) -> fx.GraphModule:
-    """Part 0 computes what is one number per row, part 1 all the rest.
+def split(graph: fx.GraphModule, columns: Collection[fx.Node]) -> fx.GraphModule:
+    """Part 0 computes these nodes, which need none of the others; part 1 all the rest."""
+    return split_module(graph, graph, lambda node: int(node not in columns))
 
-    The compiler would write coefficients such as 1 - beta ** t, of (rows, 1), into the loop over
-    the (rows, d) weights, where powers cost more than all the rest; part 0 is left uncompiled.
+
+def take_columns(graph: fx.GraphModule) -> set[fx.Node]:
+    """What can be computed first and is one number per row, such as 1 - beta ** t, of (rows, 1).
+
+    The compiler would write it into the loop over the (rows, d) weights, where powers cost more
+    than all the rest; by itself it takes no time worth compiling for.
     """
     columns: set[fx.Node] = set()
     for node in graph.graph.nodes:
         known = (one.op == "placeholder" or one in columns for one in node.all_input_nodes)
         if _is_column(node) and all(known):
             columns.add(node)
-    # Part 1 may change what a view is of: it must not be given the same memory twice.
+    # The rest may change what a view is of: it must not be given the same memory twice.
     for node in [one for one in columns if _is_view(one)]:
         readers = [one for one in node.users if one not in columns]
         if readers:
@@ -109,7 +116,7 @@ def _split_off_columns(graph: fx.GraphModule) -> fx.GraphModule:
             for reader in readers:
                 reader.replace_input_with(node, copied)
     graph.recompile()
-    return split_module(graph, graph, lambda node: int(node not in columns))
+    return columns
 
 
 def _is_column(node: fx.Node) -> bool:
