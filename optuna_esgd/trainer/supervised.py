@@ -38,6 +38,8 @@ class SupervisedTask(Task):
         model: Builds a freshly initialised model, e.g. ``lambda: nn.Linear(4, 2)`` or a class.
             Models for a known set of weights go into ``ESGDTrainer(anchor=...)``.
         loss: ``loss(outputs, targets)``, the mean over a batch as one number; what is trained on.
+            It and the model are to be functions of tensors: other Python objects that they read
+            are taken to stay as they are, since what trains batched is traced.
         train: ``(inputs, targets)`` as tensors or arrays, a map-style ``Dataset`` of such pairs,
             or a ``DataLoader`` over one (its batch size, collate function and ``drop_last`` are
             used; the order is drawn per individual and epoch). Tensors and ``TensorDataset``
