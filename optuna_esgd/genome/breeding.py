@@ -162,14 +162,14 @@ def _average(parents: list[Tensor], out: Tensor, scratch: Tensor) -> None:
         out.copy_(parents[0])
         return
     first, *others = (parent.to(out.dtype) for parent in parents)
-    if len(others) == 1:
-        # The same number in one pass: halving is exact, so fused or not does not matter.
-        torch.lerp(others[0], first, 0.5, out=out)
-        return
     difference = torch.sub(others[0], first, out=scratch[0])
     for other in others[1:]:
         difference.add_(torch.sub(other, first, out=scratch[1]))
-    torch.add(first, difference.div_(len(parents)), out=out)
+    if len(parents) == 2:
+        difference.mul_(0.5)  # the same bits as dividing, and faster
+    else:
+        difference.div_(len(parents))
+    torch.add(first, difference, out=out)
 
 
 def _check_parents(parents: Sequence[Sequence[int]] | Tensor, n_rows: int) -> list[list[int]]:

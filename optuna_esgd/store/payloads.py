@@ -17,6 +17,7 @@ from optuna_esgd.store.tables import chunk
 Payload = bytes | memoryview
 
 _BATCH_CHUNKS = 16
+QUERY_DIGESTS = 500  # that one statement names
 
 
 def read_payloads(
@@ -48,15 +49,17 @@ def _from_sqlite(
     """Blobs opened by row: their pages are copied once, not first put together by SQLite."""
     file = cast("sqlite3.Connection", connection.connection.driver_connection)
     rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
-    find = sa.select(rowid).select_from(chunk)
-    for digest in digests:
-        row = connection.scalar(find.where(chunk.c.digest == digest))
-        payload = None
-        if row is not None:
-            with file.blobopen(chunk.name, chunk.c.payload.name, row, readonly=True) as blob:
-                if len(blob) <= CHUNK_BYTES:
-                    payload = blob.read()
-        yield digest, payload
+    for start in range(0, len(digests), QUERY_DIGESTS):
+        batch = digests[start : start + QUERY_DIGESTS]
+        find = sa.select(chunk.c.digest, rowid).where(chunk.c.digest.in_(sorted(set(batch))))
+        rows = {one.digest: one.rowid for one in connection.execute(find)}
+        for digest in batch:
+            yield digest, _read_blob(file, rows[digest]) if digest in rows else None
+
+
+def _read_blob(file: sqlite3.Connection, row: int) -> bytes | None:
+    with file.blobopen(chunk.name, chunk.c.payload.name, row, readonly=True) as blob:
+        return blob.read() if len(blob) <= CHUNK_BYTES else None
 
 
 def _from_server(connection: sa.Connection, digests: list[str]) -> dict[str, Payload]:

@@ -24,7 +24,7 @@ from optuna_esgd.store.chunks import (
 )
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
-from optuna_esgd.store.payloads import read_payloads
+from optuna_esgd.store.payloads import QUERY_DIGESTS, read_payloads
 from optuna_esgd.store.tables import chunk, link, snapshot
 from optuna_esgd.store.transactions import read, write
 
@@ -34,7 +34,6 @@ _T = TypeVar("_T")
 _BLIND_BYTES = 2**18
 _CODEC = "raw"
 _TRANSACTION_CHUNKS = 16 * 2**20 // CHUNK_BYTES
-_QUERY_DIGESTS = 500
 _TEXT_DRIVERS = frozenset({"mysqldb"})
 _VIEW_DRIVERS = frozenset({"pysqlite", "psycopg"})
 # Payloads up to here go in the transaction that uses them: one commit instead of two.
@@ -99,7 +98,7 @@ def _insert_as_text(connection: sa.Connection, batch: list[Chunk]) -> None:
 def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str]:
     """Which of these chunks are not stored."""
     missing = set(digests)
-    for batch in batches(sorted(missing), _QUERY_DIGESTS):
+    for batch in batches(sorted(missing), QUERY_DIGESTS):
         found = connection.scalars(sa.select(chunk.c.digest).where(chunk.c.digest.in_(batch)))
         missing.difference_update(found)
     return missing
@@ -111,7 +110,7 @@ def insert_snapshots(connection: sa.Connection, listings: Iterable[Listing]) -> 
     if _can_pass_over(connection):
         _insert_snapshots(connection, [wanted[digest] for digest in sorted(wanted)])
         return
-    for batch in batches(sorted(wanted), _QUERY_DIGESTS):
+    for batch in batches(sorted(wanted), QUERY_DIGESTS):
         query = sa.select(snapshot.c.digest).where(snapshot.c.digest.in_(batch))
         known = set(connection.scalars(query))
         missing = [wanted[digest] for digest in batch if digest not in known]

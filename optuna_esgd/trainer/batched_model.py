@@ -32,7 +32,7 @@ class BatchedModel:
         task: Whose loss and metric are computed.
         model: Copied; its weights do not matter.
         device: Where.
-        n_calls: Of a function with the same shapes, before it is traced.
+        n_calls: Of ``gradients`` with the same shapes, before these are traced.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class BatchedModel:
         self._evaluation_model = copy.deepcopy(model).to(device).eval()
         self._gradients = vmap(grad_and_value(self._loss, has_aux=True))
         self._replayed_gradients = Replayed(self.pure_gradients, n_calls)
-        self._forward = Replayed(vmap(self._loss), n_calls)
-        self._criterion = Replayed(vmap(self._evaluate, in_dims=(0, None, None)), n_calls)
+        self._forward = vmap(self._loss)
+        # Not replayed: what is not mapped over, such as targets, metrics may turn into numbers.
+        self._criterion = vmap(self._evaluate, in_dims=(0, None, None))
 
     def gradients(
         self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor

@@ -106,8 +106,8 @@ class Calibration:
         n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
         task = _first_batches(task, 8 if is_small else 2)
         contenders: dict[Backend, Training] = {"rows": self._rows(task, "rows")}
-        # Traced in the turn that warms up: a run that is calibrated for is long enough for that.
-        model = BatchedModel(task, self._build(), self._device, n_calls=1)
+        # Traced in the turn that warms up: what is timed is what most of a run is made of.
+        model = BatchedModel(task, self._build(), self._device, n_calls=0)
         with seeded(self._configuration.seed):
             reason, _ = why_not_batched(task, model, self._layout, self._device)
         reason = reason or why_not_together(self._species)

@@ -6,40 +6,42 @@ import hashlib
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, fx, nn
-from torch.func import functionalize
-from torch.fx.passes.split_module import split_module
-
-from optuna_esgd.trainer.tracing import trace
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
+
+_SLICE = torch.ops.aten.slice.Tensor
 
 _compiled: dict[str, Compiled] = {}
 _turn = threading.RLock()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Compiled:
     """A compiled function.
 
     Attributes:
         call: Takes what the function takes, in tensors of the same shapes.
         seconds: Compiling took.
+        n_compilations: How often that was done; more than once would be a mistake here.
     """
 
     call: Function
-    seconds: float
+    seconds: float = 0.0
+    n_compilations: int = 0
 
 
 def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compiled | str:
     """Compile a function; the same computation on the same shapes is compiled once per process.
 
-    The function is traced down to torch's basic operations first. So nothing has to be checked
+    The function is traced down to torch's basic operations first. So whatever it is made of
+    (modules, ``torch.func``, function modes) is behind us, the compiler checks nothing but shapes
     from call to call, and two functions are the same if their traces are.
 
     Args:
@@ -49,12 +51,11 @@ def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compile
     Returns:
         The compiled function; or why there is none.
     """
-    if torch._dynamo.config.disable:
-        return "torch.compile is switched off here"
     with _turn, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
-            graph = trace(functionalize(function, remove="mutations"), arguments)
+            graph = make_fx(function)(*arguments)
+            _compute_columns_once(graph)
             key = _digest(graph, arguments)
             if key not in _compiled:
                 _compiled[key] = _compile(graph, arguments)
@@ -64,70 +65,52 @@ def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compile
 
 
 def _compile(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Compiled:
+    compiled = Compiled(graph)
+
+    def backend(traced: fx.GraphModule, examples: list[Tensor]) -> Any:
+        compiled.n_compilations += 1
+        # One process: workers share the cores already, and none is left behind when one is killed.
+        with torch._inductor.config.patch(compile_threads=1):
+            return torch._dynamo.lookup_backend("inductor")(traced, examples)
+
     started = time.perf_counter()
-    # On a GPU what is small costs a launch, and powers next to nothing.
-    is_worth_it = all(one.device.type == "cpu" for one in arguments)
-    parts = split(graph, take_columns(graph) if is_worth_it else set())
-    parts.submod_1 = _CompiledAtFirstCall(parts.get_submodule("submod_1"))
-    # One process: workers share the cores already, and none is left behind when one is killed.
-    with torch._inductor.config.patch(compile_threads=1):
-        parts(*arguments)
-    return Compiled(parts, time.perf_counter() - started)
+    compiled.call = torch.compile(graph, backend=backend, fullgraph=True, dynamic=False)
+    compiled.call(*arguments)
+    compiled.seconds = time.perf_counter() - started
+    if compiled.n_compilations == 0:
+        raise RuntimeError("torch.compile is switched off here")
+    return compiled
 
 
-class _CompiledAtFirstCall(nn.Module):
-    """A graph that is compiled when it is seen what it is called with."""
+def _compute_columns_once(graph: fx.GraphModule) -> None:
+    """Keep what is computed per row from being computed again for every element.
 
-    def __init__(self, graph: nn.Module) -> None:
-        super().__init__()
-        assert isinstance(graph, fx.GraphModule)  # noqa: S101  (that is what graphs are split into)
-        self._graph = graph
-        self._compiled: Function | None = None
-
-    def forward(self, *arguments: Tensor) -> Sequence[Tensor]:
-        if self._compiled is None:
-            self._compiled = torch._inductor.compile(self._graph, list(arguments))
-        return self._compiled(*arguments)
-
-
-def split(graph: fx.GraphModule, columns: Collection[fx.Node]) -> fx.GraphModule:
-    """Part 0 computes these nodes, which need none of the others; part 1 all the rest."""
-    return split_module(graph, graph, lambda node: int(node not in columns))
-
-
-def take_columns(graph: fx.GraphModule) -> set[fx.Node]:
-    """What can be computed first and is one number per row, such as 1 - beta ** t, of (rows, 1).
-
-    The compiler would write it into the loop over the (rows, d) weights, where powers cost more
-    than all the rest; by itself it takes no time worth compiling for.
+    The compiler would write coefficients such as 1 - beta ** t, of (rows, 1), into the loop over
+    the (rows, d) weights, where powers cost more than all the rest. What must lie in memory in
+    some order it computes before.
     """
-    columns: set[fx.Node] = set()
-    for node in graph.graph.nodes:
-        known = (one.op == "placeholder" or one in columns for one in node.all_input_nodes)
-        if _is_column(node) and all(known):
-            columns.add(node)
-    # The rest may change what a view is of: it must not be given the same memory twice.
-    for node in [one for one in columns if _is_view(one)]:
-        readers = [one for one in node.users if one not in columns]
-        if readers:
-            with graph.graph.inserting_after(node):
-                copied = graph.graph.call_function(torch.ops.aten.clone.default, (node,))
-            columns.add(copied)
-            for reader in readers:
-                reader.replace_input_with(node, copied)
+    from torch._inductor import inductor_prims as prims  # noqa: PLC0415  (a second to import)
+
+    for node in list(graph.graph.nodes):
+        is_computed = node.op == "call_function" and node.target is not _SLICE
+        if not (is_computed and _is_column(node) and any(map(_is_wide, node.users))):
+            continue
+        with graph.graph.inserting_after(node):
+            column = graph.graph.call_function(prims.force_stride_order, (node, (1, 1)))
+        for user in list(node.users):
+            if user is not column and _is_wide(user):
+                user.replace_input_with(node, column)
     graph.recompile()
-    return columns
 
 
 def _is_column(node: fx.Node) -> bool:
-    """Whether it is a computed (rows, 1) value."""
     value = node.meta.get("val")
-    is_computed = node.op == "call_function" and node.target is not torch.ops.aten.copy_.default
-    return is_computed and isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == 1
+    return isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == 1
 
 
-def _is_view(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+def _is_wide(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] > 1
 
 
 def _digest(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> str:

@@ -87,7 +87,7 @@ class IterateMean:
         ):
             if entry.dtype in self._means:
                 columns = self._means[entry.dtype][row, entry.offset :][: entry.size]
-                columns.view(entry.shape).lerp_(tensor.to(columns.dtype), share)
+                columns.view(entry.shape).lerp_(tensor.to(columns), share)
 
     @torch.no_grad()
     def read(self, weights: Matrix) -> Matrix:

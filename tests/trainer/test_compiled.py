@@ -12,13 +12,11 @@ import torch
 import torch._dynamo.config
 import torch._inductor.config
 from torch import Tensor
-from torch.func import functionalize
 
 import optuna_esgd as esgd
 from optuna_esgd.species import SGD, Adam, AMSGrad, EntropySGD, Species
 from optuna_esgd.trainer import compilation
 from optuna_esgd.trainer.compilation import compile_function
-from optuna_esgd.trainer.tracing import trace
 from tests.trainer.studies import make_study, make_task
 from tests.trainer.test_batched import final_weights, make_double_task
 
@@ -59,7 +57,7 @@ def test_compiled_equals_batched_and_is_compiled_once(
     shown = {trial.params["species"] for trial in study.trials}
     assert shown >= {"Adam", "AMSGrad", "ASGD", "EntropySGD"}
     # Two cohorts, two generations, other species in each row: one function, compiled once.
-    assert len(compiled) == 1
+    assert [one.n_compilations for one in compiled.values()] == [1]
 
     batched_study, batched = train(name, "batched", schedule, cohort_size=5)
     for one, other in zip(weights, batched, strict=True):
@@ -88,46 +86,6 @@ def test_the_same_function_is_compiled_once_per_process(monkeypatch: pytest.Monk
     assert other.call(torch.ones(3))[0].tolist() == [3.0, 3.0, 3.0]
 
 
-def _decay(weights: Tensor, betas: Tensor, steps: Tensor) -> list[Tensor]:
-    """As Adam does, with a bias of one number per row that is a view of what changes."""
-    bias = weights[:, 2:3]
-    steps.add_(1)
-    weights.mul_((1 - betas**steps).to(weights.dtype)).add_(bias)
-    return [bias * 2, weights.sum(1)]
-
-
-def _decay_arguments() -> list[Tensor]:
-    weights = torch.arange(12.0).view(4, 3)
-    return [weights, torch.linspace(0.1, 0.9, 4).double().view(4, 1), torch.ones(4, 1)]
-
-
-def test_powers_are_computed_once_per_row() -> None:
-    function = functionalize(_decay, remove="mutations")
-    graph = trace(function, _decay_arguments())
-    parts = compilation.split(graph, compilation.take_columns(graph))
-    first, rest = parts.get_submodule("submod_0"), parts.get_submodule("submod_1")
-    assert "aten.pow" in first.code
-    assert "aten.pow" not in rest.code
-    split, whole = _decay_arguments(), _decay_arguments()
-    for one, other in zip(parts(*split), _decay(*whole), strict=True):
-        assert torch.equal(one, other)
-    for one, other in zip(split, whole, strict=True):
-        assert torch.equal(one, other)
-
-
-@needs_compiler
-def test_compiled_in_two_parts_it_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "_compiled", {})
-    compiled = compile_function(_decay, _decay_arguments())
-    assert isinstance(compiled, compilation.Compiled)
-    mine, theirs = _decay_arguments(), _decay_arguments()
-    for _ in range(3):
-        for one, other in zip(compiled.call(*mine), _decay(*theirs), strict=True):
-            torch.testing.assert_close(one, other)
-        for one, other in zip(mine, theirs, strict=True):
-            torch.testing.assert_close(one, other)
-
-
 def test_without_a_compiler_cohorts_train_batched_and_say_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -152,8 +110,9 @@ def test_where_compiling_is_switched_off_nothing_is_taken_for_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compilation, "_compiled", {})
-    with torch._dynamo.config.patch(disable=True):
-        assert isinstance(compile_function(lambda x: [x + 1], [torch.ones(2)]), str)
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)
+    # torch.compile refuses in newer versions, and returns the function as it is in older ones.
+    assert isinstance(compile_function(lambda x: [x + 1], [torch.ones(2)]), str)
 
 
 def test_what_cannot_be_traced_is_a_reason() -> None:

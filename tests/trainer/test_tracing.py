@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -72,6 +71,23 @@ def test_what_cannot_be_traced_is_called_as_it_is() -> None:
     assert [float(replayed(torch.tensor([sign]))) for sign in (1.0, -2.0, 3.0)] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda x, keep: x[keep].sum() / x[keep].numel(),
+        lambda x, keep: x.sum() / keep.tolist().count(True),
+        lambda x, keep: x.sum() / float(keep.sum()),
+    ],
+)
+def test_what_depends_on_numbers_outside_tensors_is_called_as_it_is(share: Any) -> None:
+    """Even if it gives the same when it is traced and right after."""
+    replayed = Replayed(share, n_calls=0)
+    x = torch.arange(4.0)
+    for keep in ([1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]):
+        mask = torch.tensor(keep, dtype=torch.bool)
+        assert torch.equal(replayed(x, mask), share(x, mask))
+
+
 def test_not_a_number_is_the_same_as_itself() -> None:
     n_calls = 0
 
@@ -86,27 +102,30 @@ def test_not_a_number_is_the_same_as_itself() -> None:
     assert n_calls == 2
 
 
-@pytest.mark.parametrize("name", BATCHED)
-def test_a_population_trains_to_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = []
-    n_python = []
-    loss = make_task(name).loss
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [*((name, "float32") for name in BATCHED), ("mlp", "bfloat16"), ("dropout", "bfloat16")],
+)
+def test_a_population_trains_to_the_same_bits(
+    name: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
     for n_calls in (0, 10**9):
-        called = 0
+        made: list[BatchedModel] = []
 
-        def counting(outputs: Any, targets: Any) -> Tensor:
-            nonlocal called
-            called += 1
-            return loss(outputs, targets)
+        def make(
+            *arguments: Any, made: list[BatchedModel] = made, n_calls: int = n_calls
+        ) -> BatchedModel:
+            made.append(BatchedModel(*arguments, n_calls=n_calls))
+            return made[-1]
 
-        monkeypatch.setattr(
-            workshop, "BatchedModel", functools.partial(BatchedModel, n_calls=n_calls)
-        )
-        task = make_task(name, loss=counting)
+        monkeypatch.setattr(workshop, "BatchedModel", make)
         study = make_study(seed=1)
+        task = make_task(name, precision=precision)
         study.optimize(esgd.ESGDTrainer(task, backend="batched"), n_trials=12)
         everyone = find_population(study).individuals()
-        digests.append([(one.weights, one.fitness) for one in everyone])
-        n_python.append(called)
-    assert digests[0] == digests[1]
-    assert n_python[0] < n_python[1]
+        ended.append([(one.weights, one.fitness) for one in everyone])
+        replays = [one for model in made for one in model._replayed_gradients._replays.values()]
+        assert bool(replays) == (n_calls == 0)
+        assert all(replays)
+    assert ended[0] == ended[1]
