@@ -126,7 +126,10 @@ class _Breeder:
                 offspring, self._families, self._scales, self._seeds, strict=True
             ):
                 values = child if child.dtype == precision else scratch[2, :n]
-                _average([parents[row] for row in family], values, scratch[:, :n])
+                members = [parents[row] for row in family]
+                _average(members, values, scratch[:, :n])
+                if not is_trainable:
+                    _keep_infinities(members, values)
                 if is_trainable and scale > 0:  # also: adding a zero would turn -0.0 into 0.0
                     values.add_(
                         self._normals.fill(
@@ -170,6 +173,20 @@ def _average(parents: list[Tensor], out: Tensor, scratch: Tensor) -> None:
     else:
         difference.div_(len(parents))
     torch.add(first, difference, out=out)
+
+
+def _keep_infinities(parents: list[Tensor], out: Tensor) -> None:
+    """Where all parents have the same infinity, as in masks kept in buffers, so has their mean.
+
+    Args:
+        parents: ρ rows.
+        out: Their mean, in the precision it was made in.
+    """
+    first, *others = (parent.to(out.dtype) for parent in parents)
+    agree = first.isinf()
+    for other in others:
+        agree &= other == first
+    torch.where(agree, first, out, out=out)
 
 
 def _check_parents(parents: Sequence[Sequence[int]] | Tensor, n_rows: int) -> list[list[int]]:

@@ -131,6 +131,25 @@ def test_without_noise_a_single_parent_is_copied_bit_by_bit() -> None:
     assert pool.parameters()["weight"].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rho", [1, 2, 3])
+def test_infinite_buffers_that_all_parents_have_stay(rho: int, dtype: torch.dtype) -> None:
+    """Such as the mask of a transformer."""
+
+    def build() -> nn.Module:
+        model = nn.Linear(2, 2)
+        model.register_buffer("mask", torch.full((3, 3), -math.inf).triu(1))
+        model.register_buffer("other", torch.tensor([math.inf, 1.0, -2.0]))
+        return model.to(dtype)
+
+    pool = filled_matrix(build, 3)
+    for row in range(3):
+        pool.take_from(build(), row)
+    offspring = breed(pool, [list(range(rho))], scales=[0.1], seeds=[0])
+    for name in ("mask", "other"):
+        assert_same_bits(offspring.buffers()[name][0], pool.buffers()[name][0])
+
+
 def test_half_precision_is_averaged_in_float32() -> None:
     pool = plain_matrix(2, 1, torch.float16)
     pool.parameters()["weight"].fill_(60_000.0)  # the sum is beyond float16
