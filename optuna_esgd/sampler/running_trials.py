@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_esgd.engine.ports import Population
@@ -159,9 +158,11 @@ class RunningTrials:
 
 def _read_trials(study: optuna.Study, states: tuple[TrialState, ...]) -> list[FrozenTrial]:
     """Straight from the database: Optuna's cache would first read all trials there are."""
-    storage = study._storage
-    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
-    return backend.get_all_trials(study._study_id, deepcopy=False, states=states)
+    # SQLAlchemy only where there are weights.
+    from optuna_esgd.store.storages import unwrap  # noqa: PLC0415
+
+    storage = unwrap(study._storage)
+    return storage.get_all_trials(study._study_id, deepcopy=False, states=states)
 
 
 def known_population(study: optuna.Study) -> Population | None:
