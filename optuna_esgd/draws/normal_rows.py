@@ -43,6 +43,7 @@ class NormalRows:
         self._words = np.empty(PIECE // 2, dtype=np.uint32)
         self._shifted = np.empty_like(self._words)
         self._normals = np.empty(PIECE, dtype=np.float32)
+        self._scale, self._scaled = np.float32(1), _quantiles()
 
     def fill(self, out: Tensor, key: int, *, scale: float = 1.0, first_piece: int = 0) -> Tensor:
         """Fill a row, or some pieces of one.
@@ -56,16 +57,19 @@ class NormalRows:
         Returns:
             ``out``, with independent N(0, σ²) numbers.
         """
+        if np.float32(scale) != self._scale:
+            self._scale = np.float32(scale)
+            self._scaled = _quantiles() * self._scale
         fill = self._fill_on_cpu if self._device.type == "cpu" else self._fill_elsewhere
-        fill(out, key, np.float32(scale), first_piece)
+        fill(out, key, first_piece)
         return out
 
-    def _fill_on_cpu(self, out: Tensor, key: int, scale: np.float32, first_piece: int) -> None:
+    def _fill_on_cpu(self, out: Tensor, key: int, first_piece: int) -> None:
         numbers = out.numpy()
         for piece, start in enumerate(range(0, len(numbers), PIECE), start=first_piece):
-            self._fill_piece(numbers[start : start + PIECE], stream_words(key, piece), scale)
+            self._fill_piece(numbers[start : start + PIECE], stream_words(key, piece))
 
-    def _fill_piece(self, out: Floats, stream: tuple[int, int], scale: np.float32) -> None:
+    def _fill_piece(self, out: Floats, stream: tuple[int, int]) -> None:
         """One piece, in place, in the processor's cache."""
         n_words = -(-len(out) // 2)
         low, high = stream
@@ -77,21 +81,21 @@ class NormalRows:
         np.bitwise_xor(x, np.right_shift(x, _SECOND_SHIFT, out=shifted), out=x)
         z = self._normals[: 2 * n_words]
         # Nothing is out of range; other modes copy, to leave ``z`` alone if something were.
-        np.take(_quantiles(), x.astype("<u4", copy=False).view("<u2"), out=z, mode="wrap")
-        np.multiply(z, scale, out=z)
+        np.take(self._scaled, x.astype("<u4", copy=False).view("<u2"), out=z, mode="wrap")
         n_rest = len(out) - n_words
         np.add(z[:n_words], z[n_words:], out=out[:n_words])
         np.subtract(z[:n_rest], z[n_words : n_words + n_rest], out=out[n_words:])
 
-    def _fill_elsewhere(self, out: Tensor, key: int, scale: np.float32, first_piece: int) -> None:
+    def _fill_elsewhere(self, out: Tensor, key: int, first_piece: int) -> None:
         n_full = len(out) // PIECE
         whole, rest = out[: n_full * PIECE].view(n_full, PIECE), out[n_full * PIECE :]
-        _fill_pieces(whole, key, scale, first_piece)
+        table = torch.from_numpy(self._scaled).to(out.device)
+        _fill_pieces(whole, key, table, first_piece)
         if len(rest):
-            _fill_pieces(rest.unsqueeze(0), key, scale, first_piece + n_full)
+            _fill_pieces(rest.unsqueeze(0), key, table, first_piece + n_full)
 
 
-def _fill_pieces(out: Tensor, key: int, scale: np.float32, first_piece: int) -> None:
+def _fill_pieces(out: Tensor, key: int, table: Tensor, first_piece: int) -> None:
     """(pieces, places) at once, on any device."""
     n_pieces, n_places = out.shape
     n_words = -(-n_places // 2)
@@ -101,7 +105,6 @@ def _fill_pieces(out: Tensor, key: int, scale: np.float32, first_piece: int) -> 
     x = (x * (high | 1).unsqueeze(1)) & MASK
     x = ((x ^ (x >> 16)) * SECOND) & MASK
     x = x ^ (x >> 15)
-    table = torch.from_numpy(_quantiles() * scale).to(out.device)
     z = table[torch.stack((x & 0xFFFF, x >> 16), dim=-1)].flatten(1)
     first, second = z[:, :n_words], z[:, n_words:]
     out.copy_(torch.cat((first + second, first - second), dim=1)[:, :n_places])

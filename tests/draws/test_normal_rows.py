@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -115,7 +114,7 @@ def test_in_pieces_and_on_other_devices_the_bits_are_the_same(
     assert torch.equal(torch.cat(pieces), whole)
     # What other devices run, by tensor operations alone, run here.
     elsewhere = torch.empty(n)
-    rows._fill_elsewhere(elsewhere, key, np.float32(0.3), first_piece)
+    rows._fill_elsewhere(elsewhere, key, first_piece)
     assert torch.equal(elsewhere, whole)
 
 

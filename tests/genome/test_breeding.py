@@ -122,6 +122,31 @@ def test_where_parents_agree_nothing_changes(rho: int, dtype: torch.dtype) -> No
     assert_same_rows(offspring, 0, pool, 0)
 
 
+@pytest.mark.parametrize("rho", [2, 3])
+def test_the_smallest_weights_and_the_largest_buffers_stay_where_parents_agree(rho: int) -> None:
+    def build() -> nn.Module:
+        model = nn.Linear(3, 1, bias=False)
+        model.weight.data[0] = torch.tensor([1e-45, -4.2e-45, 1.2e-38])
+        model.register_buffer("mask", torch.tensor([torch.finfo(torch.float32).min, 3e38]))
+        return model
+
+    pool = filled_matrix(build, 1)
+    pool.take_from(build(), 0)
+    offspring = breed(pool, [[0] * rho], scales=[0.0], seeds=[0])
+    assert_same_rows(offspring, 0, pool, 0)
+
+
+def test_two_parents_meet_halfway_to_the_last_bit() -> None:
+    pool = plain_matrix(2, 1000)
+    pool.parameters()["weight"][:, 0, :3] = torch.tensor([[4.2e-45, 1e-45, 1.0], [0.0, 0.0, 3.0]])
+    bred = breed(pool, [[0, 1]], scales=[0.0], seeds=[0]).parameters()["weight"][0]
+    first, second = pool.parameters()["weight"].double()
+    # Sum and half in double precision are exact, so this rounds once; but subnormal sums halve to
+    # the nearest even one, as everywhere.
+    assert torch.equal(bred[0, 3:], ((first + second).float() / 2)[0, 3:])
+    assert bred[0, :3].tolist() == [torch.tensor(2.8e-45).item(), 0.0, 2.0]
+
+
 def test_without_noise_a_single_parent_is_copied_bit_by_bit() -> None:
     pool = plain_matrix(1, 4)
     pool.parameters()["weight"][0, 0] = torch.tensor([-0.0, math.inf, math.nan, 1e-42])
