@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optuna_esgd.genome.matrix import Matrix
+
+_Place: TypeAlias = tuple[Tensor, nn.Module, str]
 
 
 class IterateMean:
@@ -71,23 +74,31 @@ class IterateMean:
             optimizer: Whose steps are followed.
             row: Which.
         """
-        hook = optimizer.register_step_post_hook(lambda *_: self._add_model(model, row))
+        places = self._places(model, row)
+        hook = optimizer.register_step_post_hook(lambda *_: self._add_model(places, row))
         try:
             yield
         finally:
             hook.remove()
 
+    def _places(self, model: nn.Module, row: int) -> list[_Place]:
+        """Where the means of a row are, each with the module and attribute it is the mean of."""
+        places = []
+        for entry in self._layout.entries:
+            if entry.dtype in self._means:
+                mean = self._means[entry.dtype][row, entry.offset :][: entry.size]
+                owner, _, name = entry.name.rpartition(".")
+                places.append((mean.view(entry.shape), model.get_submodule(owner), name))
+        return places
+
     @torch.no_grad()
-    def _add_model(self, model: nn.Module, row: int) -> None:
+    def _add_model(self, places: Sequence[_Place], row: int) -> None:
         """As ``add``, for one row, from where its model holds its weights."""
         self._n_steps[row] += 1
         share = 1 / self._n_steps[row]
-        for entry, tensor in zip(
-            self._layout.entries, self._layout.tensors_of(model), strict=True
-        ):
-            if entry.dtype in self._means:
-                columns = self._means[entry.dtype][row, entry.offset :][: entry.size]
-                columns.view(entry.shape).lerp_(tensor.to(columns), share)
+        for mean, module, name in places:
+            # Read anew: modules may replace their buffers.
+            mean.lerp_(getattr(module, name).to(mean.dtype), share)
 
     @torch.no_grad()
     def read(self, weights: Matrix) -> Matrix:
