@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from optuna_esgd.trainer.tracing import TURN
+
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
 
 _SLICE = torch.ops.aten.slice.Tensor
 
 _compiled: dict[str, Compiled] = {}
-_turn = threading.RLock()
 
 
 @dataclass
@@ -51,7 +51,7 @@ def compile_function(function: Function, arguments: Sequence[Tensor]) -> Compile
     Returns:
         The compiled function; or why there is none.
     """
-    with _turn, torch.no_grad(), warnings.catch_warnings():
+    with TURN, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             graph = make_fx(function)(*arguments)

@@ -26,7 +26,8 @@ N_CALLS_BEFORE_TRACING = 64
 
 _Signature: TypeAlias = tuple[object, ...]
 
-_turn = threading.RLock()
+# Who traces or compiles: warnings are silenced for all threads, and put back as they were before.
+TURN = threading.RLock()
 
 
 class Replayed:
@@ -94,7 +95,7 @@ class Replayed:
 
 def _trace(function: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> fx.GraphModule:
     """The function's operations, on tensors without numbers: so that none depends on numbers."""
-    with _turn, torch.no_grad(), warnings.catch_warnings():
+    with TURN, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         traced = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
         graph: fx.GraphModule = traced(*tensors)
