@@ -128,7 +128,9 @@ class _Breeder:
             ):
                 values = child if child.dtype == precision else scratch[2, :n]
                 members = [parents[row] for row in family]
-                if is_trainable and len(members) == 2:
+                if len(members) == 1:
+                    values.copy_(members[0])
+                elif len(members) == 2 and is_trainable:
                     _average_two(members, values)
                 else:
                     _average(members, values, scratch[:, :n])
@@ -175,13 +177,10 @@ def _average(parents: list[Tensor], out: Tensor, scratch: Tensor) -> None:
     Unlike the sum divided by ρ, this is exact where all parents agree.
 
     Args:
-        parents: ρ rows.
+        parents: ρ > 1 rows.
         out: A row in the precision to average in.
         scratch: (>= 2, columns) in that precision.
     """
-    if len(parents) == 1:
-        out.copy_(parents[0])
-        return
     first, *others = (parent.to(out.dtype) for parent in parents)
     difference = torch.sub(others[0], first, out=scratch[0])
     for other in others[1:]:
