@@ -121,6 +121,8 @@ def _compile(compiler: Compiler, source: str, target: Path) -> str | None:
         )
         if done.returncode != 0:
             return f"the C compiler refuses it: {_last_line(done.stderr)}"
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # so that the name never stands for less, whatever happens
         unfinished.replace(target)
     except subprocess.TimeoutExpired:
         return f"the C compiler has taken more than {_SECONDS:.0f} seconds"
