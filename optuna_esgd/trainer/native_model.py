@@ -219,6 +219,7 @@ class _Builder:
                 targets[:size] if is_class else targets[:size].double(),
             )
             expected = torch.autograd.grad(loss, parameters)
+            loss = loss.detach()
             [block] = self._layout.flatten_trainable(
                 {
                     name: one.unsqueeze(0)
