@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from optuna_esgd.native.chain import Activation
+from optuna_esgd.native.chain import Activation, Layer
 
 ACTIVATION_FUNCTIONS = r"""
 static inline vector silu_slope(vector z) {
@@ -50,7 +50,7 @@ _FORMULAS: Mapping[str, tuple[str, str]] = {
     "gelu": ("gelu(z)", "slope * gelu_slope(z)"),
     "gelu_tanh": ("gelu_tanh(z)", "slope * gelu_tanh_slope(z)"),
 }
-OF_SUMS = frozenset({"silu", "gelu", "gelu_tanh"})
+_OF_SUMS = frozenset({"silu", "gelu", "gelu_tanh"})
 
 
 def _constants(activation: Activation) -> str:
@@ -60,28 +60,42 @@ def _constants(activation: Activation) -> str:
     )
 
 
-def activate(activation: Activation, number: int, width: int) -> Iterator[str]:
-    """In place; the sums are kept where slopes are functions of them."""
-    yield _constants(activation)
-    yield f"  for (long at = 0; at < {width} * CHUNK; at += LANES) {{"
-    yield f"    const vector z = LOAD(s + values{number} + at);"
-    if activation.name in OF_SUMS:
-        yield f"    STORE(s + sums{number} + at, z);"
-    yield f"    STORE(s + values{number} + at, {_FORMULAS[activation.name][0]});"
-    yield "  }"
+def activate(layer: Layer, number: int) -> Iterator[str]:
+    """In place; what slopes are functions of is kept, where it is not what values end as."""
+    activation = layer.activation
+    if activation is not None:
+        yield _constants(activation)
+        yield f"  for (long at = 0; at < {layer.n_out} * CHUNK; at += LANES) {{"
+        yield f"    const vector z = LOAD(s + values{number} + at);"
+        yield f"    const vector y = {_FORMULAS[activation.name][0]};"
+        yield f"    STORE(s + values{number} + at, y);"
+        if has_sums(layer):
+            kept = "z" if activation.name in _OF_SUMS else "y"
+            yield f"    STORE(s + sums{number} + at, {kept});"
+        yield "  }"
 
 
-def multiply_slopes(activation: Activation | None, number: int, width: int) -> Iterator[str]:
+def has_sums(layer: Layer) -> bool:
+    """Whether slopes need a layer's sums, or its values before dropout."""
+    activation = layer.activation
+    return activation is not None and (activation.name in _OF_SUMS or layer.dropout > 0)
+
+
+def multiply_slopes(layer: Layer, number: int) -> Iterator[str]:
     """Gradients of what became of the sums are made those of the sums; empty lanes become 0."""
+    activation = layer.activation
     yield "  const whole lanes_left = splat_whole((int32_t)n) - LANE_NUMBERS;"
     if activation is not None:
         yield _constants(activation)
-    yield f"  for (long row = 0; row < {width}; row++)"
+    yield f"  for (long row = 0; row < {layer.n_out}; row++)"
     yield "    for (long lane = 0; lane < CHUNK; lane += LANES) {"
     yield "      const long at = row * CHUNK + lane;"
     yield f"      vector slope = LOAD(s + slopes{number} + at);"
+    if layer.dropout:
+        yield f"      slope *= LOAD(s + factors{number} + at);"
     if activation is not None:
-        of, kept = ("z", "sums") if activation.name in OF_SUMS else ("y", "values")
+        of = "z" if activation.name in _OF_SUMS else "y"
+        kept = "sums" if has_sums(layer) else "values"
         yield f"      const vector {of} = LOAD(s + {kept}{number} + at);"
         yield f"      slope = {_FORMULAS[activation.name][1]};"
     yield "      slope = masked(splat_whole((int32_t)lane) < lanes_left, slope);"

@@ -45,6 +45,7 @@ class Layer:
         n_in: Inputs.
         n_out: Outputs.
         activation: None for none.
+        dropout: Chance of each output to be left out, after the activation.
     """
 
     weight: str
@@ -52,6 +53,7 @@ class Layer:
     n_in: int
     n_out: int
     activation: Activation | None = None
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ _FUNCTIONS: Mapping[Any, tuple[Callable[..., Activation], Mapping[str, Any]]] = 
     F.silu: (_SILU, {"inplace": False}),
     F.gelu: (_GELU, {"approximate": "none"}),
 }
+_DROPOUT = {"p": 0.5, "training": True, "inplace": False}
+_MOST_DROPOUT = 0.999  # where what is kept is still scaled by a number that means something
 _FLATTENERS = (torch.flatten, "flatten")
 
 
@@ -199,14 +203,11 @@ class _Reader:
             self._take_module(name, self._modules[name])
         elif node.target in _FUNCTIONS:
             read, defaults = _FUNCTIONS[node.target]
-            settings = {
-                **defaults,
-                **dict(zip(defaults, node.args[1:], strict=False)),
-                **node.kwargs,
-            }
-            if settings.keys() != defaults.keys():
-                raise _UnsupportedError(f"{node.name!r} has settings of its own")
+            settings = _settings(node, defaults)
             self._activate(read(settings))
+        elif node.target is F.dropout:
+            settings = _settings(node, _DROPOUT)
+            self._drop(float(settings["p"]) if settings["training"] else 0.0)
         elif node.target in _FLATTENERS and (node.args[1:], node.kwargs) in (
             ((1,), {}),
             ((), {"start_dim": 1}),
@@ -228,8 +229,7 @@ class _Reader:
                 raise _UnsupportedError("it flattens some dimensions only")
             self._flatten()
         elif isinstance(module, nn.Dropout) and kind is nn.Dropout:
-            if module.training and float(module.p) > 0:
-                raise _UnsupportedError("it has dropout")
+            self._drop(float(module.p) if module.training else 0.0)
         elif kind in _MODULES:
             self._activate(_MODULES[kind](vars(module)))
         elif kind is not nn.Identity:
@@ -243,9 +243,25 @@ class _Reader:
         if not self._layers:
             raise _UnsupportedError("it begins with an activation")
         last = self._layers[-1]
-        if last.activation is not None:
+        if last.activation is not None or last.dropout:
             raise _UnsupportedError("it has an activation that does not follow a linear layer")
         self._layers[-1] = replace(last, activation=activation)
+
+    def _drop(self, p: float) -> None:
+        if p == 0:
+            return
+        if not self._layers or self._layers[-1].dropout or not 0 < p <= _MOST_DROPOUT:
+            raise _UnsupportedError("it has dropout that does not follow a layer")
+        self._layers[-1] = replace(self._layers[-1], dropout=p)
+
+
+def _settings(node: fx.Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function is given besides its input."""
+    given = dict(zip(defaults, node.args[1:], strict=False))
+    settings = {**defaults, **given, **node.kwargs}
+    if settings.keys() != defaults.keys():
+        raise _UnsupportedError(f"{node.name!r} has settings of its own")
+    return settings
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -19,7 +19,6 @@ from pathlib import Path
 # NaN and infinite numbers stay what they are, and sums are added up as they are written.
 _FLAGS = (
     "-O2",
-    "-march=native",
     "-std=gnu11",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -27,6 +26,7 @@ _FLAGS = (
     "-fPIC",
     "-shared",
 )
+_THIS_PROCESSOR = ("-march=native", "-mcpu=native")  # the first on x86, either elsewhere
 FOLDER_VARIABLE = "OPTUNA_ESGD_CACHE"
 _SECONDS = 120.0
 
@@ -66,21 +66,24 @@ def _find_compiler(named: str, path: str) -> Compiler | str:
     found = [one for one in candidates if one and shutil.which(one[0])]
     if not found:
         return f"there is no C compiler ({' or '.join(one[0] for one in candidates if one)})"
-    command = (*found[0], *_FLAGS)
-    try:
-        done = subprocess.run(  # noqa: S603  (a compiler that the user has, or names)
-            [*command, "-dM", "-E", "-x", "c", os.devnull],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{found[0][0]} does not run ({type(error).__name__})"
-    if done.returncode != 0:
-        return f"{found[0][0]} refuses: {_last_line(done.stderr)}"
-    lines = frozenset(line for line in done.stdout.splitlines() if line.startswith("#define "))
-    return Compiler(command, lines)
+    reason = ""
+    for this_processor in _THIS_PROCESSOR:
+        command = (*found[0], this_processor, *_FLAGS)
+        try:
+            done = subprocess.run(  # noqa: S603  (a compiler that the user has, or names)
+                [*command, "-dM", "-E", "-x", "c", os.devnull],
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{found[0][0]} does not run ({type(error).__name__})"
+        if done.returncode == 0:
+            lines = (line for line in done.stdout.splitlines() if line.startswith("#define "))
+            return Compiler(command, frozenset(lines))
+        reason = reason or f"{found[0][0]} refuses: {_last_line(done.stderr)}"
+    return reason
 
 
 def load_library(compiler: Compiler, source: str) -> ctypes.CDLL | str:

@@ -62,8 +62,8 @@ static float *take_memory(size_t n_floats) {
 /* Losses of rows, each on its own examples, and their gradients unless there is no place for them.
    Returns whether there was too little memory. */
 int train(long n_rows, long batch, const float *weights, long weight_stride, const float *inputs,
-          const void *targets, const int64_t *numbers, long number_stride, float *gradients,
-          long gradient_stride, float *losses) {
+          const void *targets, const int64_t *numbers, long number_stride, const int64_t *keys,
+          float *gradients, long gradient_stride, float *losses) {
   float *const s = take_memory(SCRATCH + (size_t)N_IN_PADDED * CHUNK);
   if (!s) return 1;
   memset(s, 0, 4 * SCRATCH); /* what is never written, nobody reads; but it must not be slow */
@@ -77,7 +77,7 @@ int train(long n_rows, long batch, const float *weights, long weight_stride, con
       const long n = batch - start < CHUNK ? batch - start : CHUNK;
       pick(inputs, mine, start, n, s + examples0);
       transpose(s + examples0, N_IN_PADDED, CHUNK, N_IN_PADDED, x, CHUNK);
-      forward(w, x, s);
+      forward(w, x, s, keys ? keys[row] : 0, start);
       total += chunk_loss(s, targets, mine, start, n, share);
       if (!gradients) continue;
       loss_slopes(s, n);
@@ -108,7 +108,7 @@ int score(long n_rows, long batch, const float *weights, long weight_stride, con
     float total = 0.0f;
     for (long chunk = 0; chunk < n_chunks; chunk++) {
       const long start = chunk * CHUNK, n = batch - start < CHUNK ? batch - start : CHUNK;
-      forward(weights + row * weight_stride, x + chunk * n_inputs, s);
+      forward(weights + row * weight_stride, x + chunk * n_inputs, s, 0, start);
       if (losses) total += chunk_loss(s, targets, NULL, start, n, share);
       if (!outputs) continue;
       float *const to = outputs + (row * batch + start) * N_OUT;

@@ -29,7 +29,7 @@ class Kernel:
         self._train.argtypes = [
             *(_LONG, _LONG, _POINTER, _LONG),
             *(_POINTER, _POINTER, _POINTER, _LONG),
-            *(_POINTER, _LONG, _POINTER),
+            *(_POINTER, _POINTER, _LONG, _POINTER),
         ]
         self._score.argtypes = [
             *(_LONG, _LONG, _POINTER, _LONG),
@@ -43,6 +43,7 @@ class Kernel:
         targets: Tensor,
         numbers: Tensor,
         gradients: Tensor | None,
+        keys: Tensor | None = None,
     ) -> Tensor:
         """Losses of all rows, each on its own examples, and their gradients.
 
@@ -52,6 +53,7 @@ class Kernel:
             targets: (examples, ...) as the loss takes them, in one piece.
             numbers: (rows, batch) int64, which examples are whose.
             gradients: (rows, columns) to be written; None if nobody wants them.
+            keys: (rows,) int64, what dropout masks are drawn from; all 0 if None.
 
         Returns:
             (rows,) float32.
@@ -59,6 +61,7 @@ class Kernel:
         n_rows, batch_size = numbers.shape
         if numbers.stride(1) != 1:
             numbers = numbers.contiguous()
+        keys = None if keys is None else keys.contiguous()
         losses = torch.empty(n_rows)
         _check(
             self._train(
@@ -70,6 +73,7 @@ class Kernel:
                 targets.data_ptr(),
                 numbers.data_ptr(),
                 numbers.stride(0),
+                None if keys is None else keys.data_ptr(),
                 None if gradients is None else gradients.data_ptr(),
                 0 if gradients is None else gradients.stride(0),
                 losses.data_ptr(),

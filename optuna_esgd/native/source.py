@@ -13,17 +13,19 @@ from typing import Any
 
 from optuna_esgd.native.activations import (
     ACTIVATION_FUNCTIONS,
-    OF_SUMS,
     activate,
+    has_sums,
     multiply_slopes,
 )
 from optuna_esgd.native.chain import Chain, Layer, Loss
+from optuna_esgd.native.dropout import DROPOUT_FUNCTIONS, drop
 from optuna_esgd.native.entries import ENTRIES, HELPERS
 from optuna_esgd.native.losses import LOSSES, NO_LOSS
 from optuna_esgd.native.tiles import Tile, divide
 from optuna_esgd.native.vectors import vector_source
 
 _WEIGHTS, _SCRATCH = "const float *restrict w", "float *restrict s"
+_INPUTS, _DRAWS = "const float *restrict inputs", "int64_t key, long start"
 _GRADIENTS = "float *restrict g, int goes_on"
 
 
@@ -118,8 +120,10 @@ class _Program:
             self._keep(f"values{number}", padded * self.chunk)  # (features, C)
             self._keep(f"slopes{number}", padded * self.chunk)
         for number, layer in enumerate(self.layers, start=1):
-            if layer.activation is not None and layer.activation.name in OF_SUMS:
+            if has_sums(layer):
                 self._keep(f"sums{number}", layer.n_out * self.chunk)
+            if layer.dropout:
+                self._keep(f"factors{number}", layer.n_out * self.chunk)
         forward, backward = list(self._forward()), list(self._backward())
         numbers = {
             **self._scratch,
@@ -138,8 +142,9 @@ class _Program:
                 *(replace(tile, name=name).source() for tile, name in self._tiles.items()),
                 HELPERS,
                 ACTIVATION_FUNCTIONS,
+                DROPOUT_FUNCTIONS,
                 *forward,
-                f"static void forward({_WEIGHTS}, const float *restrict inputs, {_SCRATCH}) {{",
+                f"static void forward({_WEIGHTS}, {_INPUTS}, {_SCRATCH}, {_DRAWS}) {{",
                 *self._forward_calls(),
                 "}",
                 *self._loss_lines(),
@@ -168,8 +173,7 @@ class _Program:
         """A function for each layer: (weights, inputs, scratch) -> nothing."""
         for number, layer in enumerate(self.layers):
             place = self.places[number]
-            inputs = "const float *restrict x"
-            yield f"static void forward{number}({_WEIGHTS}, {inputs}, {_SCRATCH}) {{"
+            yield (f"static void forward{number}({_WEIGHTS}, {_INPUTS}, {_SCRATCH}, {_DRAWS}) {{")
             most = self.registers.most_rows(self.n_vectors)
             for start, n_rows in divide(layer.n_out, most):
                 tile = self._tile(
@@ -183,17 +187,20 @@ class _Program:
                 )
                 numbers = "" if place.bias is None else f", w + {place.bias + start}"
                 yield (
-                    f"  {tile}(w + {place.weight + start * layer.n_in}, x, {layer.n_in}, "
+                    f"  {tile}(w + {place.weight + start * layer.n_in}, inputs, {layer.n_in}, "
                     f"s + values{number + 1} + {start * self.chunk}{numbers});"
                 )
-            if layer.activation is not None:
-                yield from activate(layer.activation, number + 1, layer.n_out)
+            yield from activate(layer, number + 1)
+            if layer.dropout:
+                n_before = sum(one.dropout > 0 for one in self.layers[:number])
+                yield from drop(layer, number + 1, n_before)
+            yield "  (void)key; (void)start;"
             yield "}"
 
     def _forward_calls(self) -> Iterator[str]:
         for number in range(len(self.layers)):
             source = "inputs" if number == 0 else f"s + values{number}"
-            yield f"  forward{number}(w, {source}, s);"
+            yield f"  forward{number}(w, {source}, s, key, start);"
 
     @property
     def _lowest(self) -> int:
@@ -257,8 +264,7 @@ class _Program:
                 f"  {tile}(w + {place.weight + start}, s + slopes{number + 1}, {layer.n_out}, "
                 f"s + slopes{number} + {start * self.chunk});"
             )
-        below = self.layers[number - 1]
-        yield from multiply_slopes(below.activation, number, below.n_out)
+        yield from multiply_slopes(self.layers[number - 1], number)
         yield "}"
 
     def _backward_calls(self) -> Iterator[str]:
@@ -289,5 +295,5 @@ class _Program:
         yield f"#define SLOPES (s + slopes{last})"
         yield LOSSES[self.loss]
         yield "static void loss_slopes(float *restrict s, long n) {"
-        yield from multiply_slopes(self.layers[-1].activation, last, self.layers[-1].n_out)
+        yield from multiply_slopes(self.layers[-1], last)
         yield "}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from optuna_esgd.genome.keyed_randomness import KeyedDropout
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.native.chain import Chain, Loss, read_chain, read_loss
@@ -77,7 +78,7 @@ class NativeModel(BatchedModel):
         inputs, targets = self._examples
         [trainable] = weights.trainable()
         gradients = torch.empty(trainable.shape)
-        losses = self._training.train(trainable, inputs, targets, indices, gradients)
+        losses = self._training.train(trainable, inputs, targets, indices, gradients, keys)
         return losses, [gradients]
 
     def batch_losses(self, weights: Matrix, indices: Tensor, keys: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class NativeModel(BatchedModel):
             return super().batch_losses(weights, indices, keys)
         inputs, targets = self._examples
         [trainable] = weights.trainable()
-        return self._training.train(trainable, inputs, targets, indices, None)
+        return self._training.train(trainable, inputs, targets, indices, None, keys)
 
     def criterion(self, weights: Matrix, inputs: Tensor, targets: Tensor) -> Tensor:
         """See ``BatchedModel``."""
@@ -207,17 +208,16 @@ class _Builder:
         for row in range(2):
             weights.take_from(self._model, row)
         [trainable] = weights.trainable()
-        gradients = torch.empty(trainable.shape)
+        gradients, keys = torch.empty(trainable.shape), torch.tensor([0, 1])
         plain = copy.deepcopy(self._model).double().train()
         parameters = [p for p in plain.parameters() if p.requires_grad]
         for size in {batch_size, -(-batch_size // 2)}:
             numbers = torch.arange(size).expand(2, size)
-            losses = kernel.train(trainable, inputs, targets, numbers, gradients)
+            losses = kernel.train(trainable, inputs, targets, numbers, gradients, keys)
             is_class = not targets.is_floating_point()
-            loss = task.loss(
-                plain(inputs[:size].double()),
-                targets[:size] if is_class else targets[:size].double(),
-            )
+            with KeyedDropout(keys[1]):
+                outputs = plain(inputs[:size].double())
+            loss = task.loss(outputs, targets[:size] if is_class else targets[:size].double())
             expected = torch.autograd.grad(loss, parameters)
             loss = loss.detach()
             [block] = self._layout.flatten_trainable(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optuna_esgd.genome.keyed_randomness import KeyedDropout
 from optuna_esgd.native.chain import Chain, Loss, read_chain
 from optuna_esgd.native.compiler import find_compiler, load_library
 from optuna_esgd.native.kernel import Kernel, registers_of
@@ -52,13 +53,20 @@ def rows_of(model: Callable[[], nn.Module], n_rows: int) -> Tensor:
 
 
 def reference(
-    model: nn.Module, loss: Callable[..., Any], row: Tensor, inputs: Tensor, targets: Tensor
+    model: nn.Module,
+    loss: Callable[..., Any],
+    row: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    key: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Loss and (columns,) gradients of one row by plain PyTorch, in double precision."""
     model = model.double()
     torch.nn.utils.vector_to_parameters(row.double(), model.parameters())
     if targets.is_floating_point():
         targets = targets.double()
-    value = loss(model(inputs.double()), targets)
+    with KeyedDropout(torch.tensor(key)):
+        outputs = model(inputs.double())
+    value = loss(outputs, targets)
     gradients = torch.autograd.grad(value, list(model.parameters()))
     return value.detach(), torch.cat([one.flatten() for one in gradients])

@@ -40,7 +40,9 @@ def test_a_forward_method_is_read_like_a_sequence() -> None:
         ),
         flattens=True,
     )
-    assert read_chain(Written().train()) == "it has dropout"
+    training = read_chain(Written().train())
+    assert isinstance(training, Chain)
+    assert [layer.dropout for layer in training.layers] == [0.0, 0.5, 0.0]
 
 
 def test_a_layer_alone_is_a_network() -> None:
@@ -83,6 +85,18 @@ UNKNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "activation first": (lambda: nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), "begins with"),
     "two activations": (
         lambda: nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Tanh()),
+        "does not follow a linear layer",
+    ),
+    "dropout first": (
+        lambda: nn.Sequential(nn.Dropout(0.1), nn.Linear(4, 2)),
+        "dropout that does not follow a layer",
+    ),
+    "dropout twice": (
+        lambda: nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.1), nn.Dropout(0.1)),
+        "dropout that does not follow a layer",
+    ),
+    "activation after dropout": (
+        lambda: nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.1), nn.Tanh()),
         "does not follow a linear layer",
     ),
     "negative slope": (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -13,10 +15,12 @@ from torch import Tensor, nn
 from optuna_esgd.native.chain import read_loss
 from optuna_esgd.native.source import Registers
 from tests.native.builds import make_kernel, needs_compiler, reference, rows_of
+from tests.native.one_kernel import digest
 
 pytestmark = needs_compiler
 
 N_EXAMPLES, N_ROWS = 60, 3
+KEYS = [0, 3, -(2**62) + 12345]
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "one layer": lambda: nn.Linear(13, 5),
@@ -75,15 +79,15 @@ def check(
     kernel = make_kernel(model, loss, usual_size, registers)  # type: ignore[arg-type]
     n_out = model(torch.zeros(1, 13)).shape[1]
     inputs, targets = make_examples(n_out, loss)
-    numbers = draw_numbers(batch_size)
+    numbers, keys = draw_numbers(batch_size), torch.tensor(KEYS)
     gradients = torch.full_like(weights, torch.nan)
-    losses = kernel.train(weights, inputs, targets, numbers, gradients)
-    without = kernel.train(weights, inputs, targets, numbers, None)
+    losses = kernel.train(weights, inputs, targets, numbers, gradients, keys)
+    without = kernel.train(weights, inputs, targets, numbers, None, keys)
     assert torch.equal(losses, without)
     for row in range(N_ROWS):
         mine = numbers[row]
         expected_loss, expected = reference(
-            build(), LOSSES[loss], weights[row], inputs[mine], targets[mine]
+            build(), LOSSES[loss], weights[row], inputs[mine], targets[mine], KEYS[row]
         )
         largest = float(expected.abs().max())
         assert float(losses[row]) == pytest.approx(float(expected_loss), rel=2e-6, abs=2e-6)
@@ -95,6 +99,30 @@ def check(
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_torch_s(name: str) -> None:
     check(NETWORKS[name], "cross_entropy", 32, 32)
+
+
+def with_dropout() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(13, 20),
+        nn.Tanh(),
+        nn.Dropout(0.3),
+        nn.Linear(20, 33),
+        nn.GELU(),
+        nn.Dropout(0.5),
+        nn.Linear(33, 17),
+        nn.Dropout(0.1),
+        nn.Linear(17, 5),
+        nn.ELU(),
+        nn.Dropout(0.2),
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 29, 32, 50])
+@pytest.mark.parametrize("registers", [None, Registers(8, 16), Registers(4, 16)], ids=str)
+def test_dropout_masks_are_those_of_the_same_keys(
+    batch_size: int, registers: Registers | None
+) -> None:
+    check(with_dropout, "cross_entropy", batch_size, 32, registers)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -193,3 +221,16 @@ def test_what_lies_beside_a_row_s_gradients_stays() -> None:
     )
     assert bool((wide[:, :3] == 7).all())
     assert bool((wide[:, 3 + n_columns :] == 7).all())
+
+
+def test_processes_agree_to_the_last_bit() -> None:
+    digests = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.native.one_kernel"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.append(done.stdout.strip())
+    assert digests == [digest()] * 2
