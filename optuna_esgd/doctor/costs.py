@@ -81,7 +81,8 @@ def examine_time(patient: Patient) -> Finding:
         f"{duration(measured.offspring)}"
         f"{f', in cohorts of {n_cohort}' if n_cohort > 1 else ''}. A generation takes "
         f"{duration(one.seconds)}{_with(patient.n_workers)}: {one.training / work:.0%} training, "
-        f"{scoring:.0%} evaluation ({breeding:.0%} of offspring)."
+        f"{scoring:.0%} evaluation ({breeding:.0%} of offspring). "
+        f"The backend is {configuration.backend!r}."
     )
     if n_generations is None:
         found += " How many generations there are the file's sampler does not say."

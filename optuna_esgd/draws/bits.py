@@ -11,8 +11,8 @@ _Word = TypeVar("_Word", int, Tensor)
 MASK = 0xFFFFFFFF
 # Multipliers of a 32-bit mixing function found by search (C. Wellons and TheIronBorn, "Prospecting
 # for hash functions", bias 0.107). Both are below 2**31, so that products fit into int64.
-_FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
-_GOLDEN = 0x9E3779B9
+FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
+GOLDEN = 0x9E3779B9
 
 
 def keyed_bits(key: Tensor, stream: int, places: Tensor) -> Tensor:
@@ -35,12 +35,12 @@ def keyed_bits(key: Tensor, stream: int, places: Tensor) -> Tensor:
 
 def stream_words(key: _Word, stream: _Word | int) -> tuple[_Word, _Word]:
     """The two words in [0, 2^32) by which a stream of a key differs from all others."""
-    low = mix((key + _GOLDEN * (stream + 1)) & MASK)
+    low = mix((key + GOLDEN * (stream + 1)) & MASK)
     return low, mix(((key >> 32) & MASK) ^ low)
 
 
 def mix(x: _Word) -> _Word:
     """Scramble whole numbers in [0, 2^32), one to one."""
-    x = ((x ^ (x >> 16)) * _FIRST) & MASK
+    x = ((x ^ (x >> 16)) * FIRST) & MASK
     x = ((x ^ (x >> 15)) * SECOND) & MASK
     return x ^ (x >> 15)

@@ -22,7 +22,7 @@ from optuna_esgd.evolution.selection import Selection
 
 Preset = Literal["coevolve", "paper"]
 ExploreName = Literal["perturb", "resample", "sampler"]
-Backend = Literal["batched", "compiled", "rows", "channels_last"]
+Backend = Literal["batched", "compiled", "native", "rows", "channels_last"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
@@ -96,8 +96,9 @@ class Configuration:
         asynchronous: Whether each cohort goes on by itself, without waiting for the others at
             the end of a generation. The guarantee holds; determinism is given up.
         backend: How cohorts are computed: all rows at once (``"batched"``), the same as one
-            compiled function (``"compiled"``), or one row after the other (``"rows"``), with
-            images laid out pixel by pixel (``"channels_last"``). They differ in rounding.
+            compiled function (``"compiled"``) or with gradients by a kernel in C (``"native"``),
+            or one row after the other (``"rows"``), with images laid out pixel by pixel
+            (``"channels_last"``). They differ in rounding.
         maximize: Direction of the study. Inside, fitness is minimised.
         max_tries: Failures of user code after which a slot keeps its birth weights.
         lease_seconds: How long a claim lives without being renewed.

@@ -51,6 +51,10 @@ class AdamUpdate(BatchedUpdate):
         keeps_maximum: Divide by the largest v so far (AMSGrad: Reddi et al. 2018).
         decouples_weight_decay: Shrink weights instead of adding to the gradient (AdamW:
             Loshchilov & Hutter 2019).
+
+    Attributes:
+        keeps_maximum: As given.
+        decouples_weight_decay: As given.
     """
 
     hyperparameters = frozenset({"lr", "beta1", "beta2", "eps", "weight_decay"})
@@ -58,8 +62,8 @@ class AdamUpdate(BatchedUpdate):
     counters: ClassVar[Mapping[str, float]] = {"step": 0.0}
 
     def __init__(self, *, keeps_maximum: bool, decouples_weight_decay: bool) -> None:
-        self._keeps_maximum = keeps_maximum
-        self._decouples_weight_decay = decouples_weight_decay
+        self.keeps_maximum = keeps_maximum
+        self.decouples_weight_decay = decouples_weight_decay
         self.elementwise = ("exp_avg", "exp_avg_sq")
         if keeps_maximum:
             self.elementwise += ("max_exp_avg_sq",)
@@ -75,14 +79,14 @@ class AdamUpdate(BatchedUpdate):
         dtype = arithmetic(parameters)
         lr, beta1, beta2 = (hyperparameters[name] for name in ("lr", "beta1", "beta2"))
         weight_decay = hyperparameters.get("weight_decay")
-        if self._decouples_weight_decay and weight_decay is not None:
+        if self.decouples_weight_decay and weight_decay is not None:
             parameters.mul_((1 - lr * weight_decay).to(dtype))
             weight_decay = None
         gradients = with_weight_decay(gradients, parameters, weight_decay, dtype)
         t = state["step"].add_(1).to(lr.dtype)
         mean = blend_(state["exp_avg"], gradients, 1 - beta1)
         square = blend_(state["exp_avg_sq"], gradients * gradients, 1 - beta2)
-        if self._keeps_maximum:
+        if self.keeps_maximum:
             largest = state["max_exp_avg_sq"]
             square = largest.copy_(torch.maximum(largest.to(dtype), square)).to(dtype)
         root = square.sqrt().div_((1 - beta2**t).sqrt().to(dtype))

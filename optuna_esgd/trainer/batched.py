@@ -45,7 +45,9 @@ class BatchedTraining:
         self._model = model
         self._configuration = configuration
         self._individuals = individuals
-        self._optimizers = CohortOptimizers(weights, individuals, species, states, steps)
+        self._optimizers = CohortOptimizers(
+            weights, individuals, species, states, model.rule, steps
+        )
         self._score = score
         self._kept_weights = weights.clone()
         self._mean = IterateMean(weights) if configuration.average_iterates else None

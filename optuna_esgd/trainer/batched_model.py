@@ -14,6 +14,7 @@ from optuna_esgd.errors import EsgdError
 from optuna_esgd.genome.keyed_randomness import KeyedDropout
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.optim.rule import Rule
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import evaluation_mode
@@ -90,6 +91,34 @@ class BatchedModel:
         )
         return gradients, losses, advanced
 
+    def batch_gradients(
+        self, weights: Matrix, indices: Tensor, keys: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Losses and gradients of every row on its own batch of the task's training examples.
+
+        Args:
+            weights: (rows, ...) of the model; running statistics advance.
+            indices: (rows, batch) which examples are whose.
+            keys: As above.
+
+        Returns:
+            (rows,) losses, and (rows, n_trainable) gradients of each block.
+        """
+        gradients, losses = self.gradients(weights, *self._pick(indices), keys)
+        return losses, weights.layout.flatten_trainable(gradients)
+
+    def batch_losses(self, weights: Matrix, indices: Tensor, keys: Tensor) -> Tensor:
+        """The losses alone."""
+        return self.losses(weights, *self._pick(indices), keys)
+
+    def rule(self, rule: Rule) -> Rule:
+        """The rule by which rows are updated, given that of their species."""
+        return rule
+
+    def _pick(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._task.train.on(indices.device)
+        return pick(inputs, indices), pick(targets, indices)
+
     def losses(self, weights: Matrix, inputs: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
         """(rows,) losses without gradients; arguments and running statistics as above."""
         buffers = weights.buffers()
@@ -128,6 +157,12 @@ class BatchedModel:
         with self._task.autocast(inputs.device):
             outputs = functional_call(self._evaluation_model, state, (inputs,))
             return torch.as_tensor(criterion(outputs, targets), device=inputs.device)
+
+
+def pick(examples: Tensor, indices: Tensor) -> Tensor:
+    """``examples[indices]``, copied example by example."""
+    picked = examples.index_select(0, indices.reshape(-1))
+    return picked.view(*indices.shape, *examples.shape[1:])
 
 
 def why_not_batched(

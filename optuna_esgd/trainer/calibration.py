@@ -24,6 +24,7 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched import BatchedTraining
 from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
 from optuna_esgd.trainer.compiled_step import CompiledSteps
+from optuna_esgd.trainer.native_model import NativeModel
 from optuna_esgd.trainer.rows import RowTraining
 from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.sgd import Training
@@ -32,9 +33,13 @@ from optuna_esgd.trainer.task import Task
 
 _logger = logging.getLogger(__name__)
 
-# Runs expected to be shorter are not worth measuring, or compiling, for.
+# Runs expected to be shorter are not worth measuring, or compiling, for. A kernel in C is compiled
+# in about a second, once for all studies of a network.
 _SHORT_RUN_SECONDS = 10.0
 _COMPILED_RUN_SECONDS = 60.0
+_NATIVE_RUN_SECONDS = 2.0
+# Compiled by torch a step is about twice as fast; a kernel that is faster still is not challenged.
+_MUCH_FASTER = 0.5
 # For studies that do not say how long they go on.
 _USUAL_GENERATIONS = 20
 # What is preferred unless another one is clearly faster, so that noise does not decide.
@@ -100,19 +105,24 @@ class Calibration:
 
     def _choose(self, task: SupervisedTask) -> Backend:
         gradient_seconds = self._gradient_seconds(task)
-        if self._run_seconds(gradient_seconds) < _SHORT_RUN_SECONDS:
-            return "batched"
+        run_seconds = self._run_seconds(gradient_seconds)
+        if run_seconds < _SHORT_RUN_SECONDS:
+            has_kernel = (
+                run_seconds >= _NATIVE_RUN_SECONDS and self._native_model(task) is not None
+            )
+            return "native" if has_kernel and self._why_not_batched(task) is None else "batched"
         is_small = gradient_seconds < _SMALL_STEP_SECONDS
         n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
         task = _first_batches(task, 8 if is_small else 2)
         contenders: dict[Backend, Training] = {"rows": self._rows(task, "rows")}
         # Traced in the turn that warms up: what is timed is what most of a run is made of.
         model = BatchedModel(task, self._build(), self._device, n_calls=0)
-        with seeded(self._configuration.seed):
-            reason, _ = why_not_batched(task, model, self._layout, self._device)
-        reason = reason or why_not_together(self._species)
+        reason = self._why_not_batched(task, model)
         if reason is None:
             contenders["batched"] = self._batched(task, model, n_rows)
+            native = self._native_model(task)
+            if native is not None:
+                contenders["native"] = self._batched(task, native, n_rows)
         else:
             _logger.info("The model trains row by row, not batched: %s.", reason)
         if any(len(entry.shape) == 4 for entry in self._layout.of_kind("parameter")):
@@ -120,12 +130,37 @@ class Calibration:
         self._measure(contenders)
         # Compiling saves what lies between operations: where rows are as fast, that is little.
         is_worth_it = self._run_seconds(self._seconds[self._best()]) > _COMPILED_RUN_SECONDS
-        if self._best() == "batched" and is_worth_it:
+        if self._can_be_compiled_faster() and is_worth_it:
             steps = CompiledSteps(task, model, self._layout, self._species, self._device)
             if steps.find(self._n_rows, min(task.train.batch_size, len(task.train))) is not None:
                 compiled = self._batched(task, model, self._n_rows, steps)
-                self._measure({"batched": contenders["batched"], "compiled": compiled})
+                best = self._best()
+                self._measure({best: contenders[best], "compiled": compiled})
         return self._best()
+
+    def _can_be_compiled_faster(self) -> bool:
+        """Whether the batched step, if it were compiled, could be faster than the best so far."""
+        best = self._best()
+        return best == "batched" or (
+            best == "native" and self._seconds["native"] > _MUCH_FASTER * self._seconds["batched"]
+        )
+
+    def _why_not_batched(
+        self, task: SupervisedTask, model: BatchedModel | None = None
+    ) -> str | None:
+        """Why the rows of a cohort cannot train as one computation."""
+        model = model or BatchedModel(task, self._build(), self._device)
+        with seeded(self._configuration.seed):
+            reason, _ = why_not_batched(task, model, self._layout, self._device)
+        return reason or why_not_together(self._species)
+
+    def _native_model(self, task: SupervisedTask) -> NativeModel | None:
+        """A model with a kernel for its gradients, if there is one."""
+        model = NativeModel(task, self._build(), self._layout, self._device, n_calls=0)
+        if model.why_not_trained is None:
+            return model
+        _logger.debug("The model has no kernel in C: %s.", model.why_not_trained)
+        return None
 
     @property
     def _n_rows(self) -> int:
@@ -155,7 +190,7 @@ class Calibration:
     def _best(self) -> Backend:
         """The first one in the order of preference that no other is clearly faster than."""
         fastest = min(self._seconds.values())
-        order: tuple[Backend, ...] = ("batched", "rows", "channels_last", "compiled")
+        order: tuple[Backend, ...] = ("batched", "rows", "channels_last", "native", "compiled")
         return next(
             one
             for one in order

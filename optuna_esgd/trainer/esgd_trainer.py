@@ -85,10 +85,12 @@ class ESGDTrainer:
             ``ClusterSuppression(distance=0.1)`` or ``ElasticCoupling(0.02)``, or nothing.
         backend: How cohorts are computed: ``"batched"`` (all networks as one computation),
             ``"compiled"`` (the same by ``torch.compile``, which takes seconds at first),
-            ``"rows"`` (one network after the other), or ``"channels_last"`` (the same, images
-            laid out pixel by pixel, which suits convolutions). ``"auto"`` measures them when a
-            study begins, if there is enough to do. The study remembers the choice: results
-            differ in rounding, so name one where they must be the same another time.
+            ``"native"`` (by C code written for a feed-forward network, see ``native``; batched
+            where that cannot be done), ``"rows"`` (one network after the other), or
+            ``"channels_last"`` (the same, images laid out pixel by pixel, which suits
+            convolutions). ``"auto"`` measures them when a study begins, if there is enough to do.
+            The study remembers the choice: results differ in rounding, so name one where they
+            must be the same another time.
         device: Where to train, e.g. ``"cuda:1"``; the first GPU if there is one, else the CPU.
         store: Database URL for weights and fitness; the study's own database if None.
 

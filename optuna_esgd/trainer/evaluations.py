@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.optim.closure import Closure
-from optuna_esgd.trainer.batched_model import BatchedModel
+from optuna_esgd.trainer.batched_model import BatchedModel, pick
 from optuna_esgd.trainer.spending import Spending
 from optuna_esgd.trainer.supervised import SupervisedTask
 
@@ -69,7 +69,7 @@ class CohortEvaluations:
         """(rows, batch, ...) inputs and targets of the present mini-batch."""
         indices = self._present_indices()
         inputs, targets = self._examples.on(self.weights.device)
-        return _gather(inputs, indices), _gather(targets, indices)
+        return pick(inputs, indices), pick(targets, indices)
 
     def _present_indices(self) -> Tensor:
         """(rows, batch) which examples are in the present mini-batch of each row."""
@@ -84,27 +84,23 @@ class CohortEvaluations:
         """(rows, 1) losses, and (rows, n_trainable) gradients of each block."""
         self.spending.n_gradients += 1
         self.has_failed = True  # until it has not
-        gradients, losses = self._model.gradients(self.weights, *self.batch, self.dropout_keys)
+        losses, blocks = self._model.batch_gradients(
+            self.weights, self._present_indices(), self.dropout_keys
+        )
         self.has_failed = False
-        return losses.unsqueeze(1), self.weights.layout.flatten_trainable(gradients)
+        return losses.unsqueeze(1), blocks
 
     def losses(self) -> Tensor:
         """(rows, 1) losses alone."""
         self.spending.n_forwards += 1
         self.has_failed = True
-        losses = self._model.losses(self.weights, *self.batch, self.dropout_keys)
+        losses = self._model.batch_losses(self.weights, self._present_indices(), self.dropout_keys)
         self.has_failed = False
         return losses.unsqueeze(1)
 
     def advance(self) -> None:
         """Go on to the next mini-batch, past the end of the examples in another order."""
         self.n_advances += 1
-
-
-def _gather(examples: Tensor, indices: Tensor) -> Tensor:
-    """``examples[indices]``, copied example by example."""
-    picked = examples.index_select(0, indices.reshape(-1))
-    return picked.view(*indices.shape, *examples.shape[1:])
 
 
 class RowClosure(Closure):

@@ -21,6 +21,7 @@ from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.diversity import coupled, suppress
+from optuna_esgd.trainer.native_model import NativeModel
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress
 from optuna_esgd.trainer.rows import RowTraining, score_rows
@@ -78,7 +79,7 @@ class TaskWorkshop:
         self._batched_model: BatchedModel | None = None
         self.trains_batched = self._scores_batched = False
         self._steps: CompiledSteps | None = None
-        if configuration.backend in ("batched", "compiled"):
+        if configuration.backend in ("batched", "compiled", "native"):
             self._try_batched()
 
     def begin(self, individuals: Sequence[Individual]) -> tuple[list[Individual], Training]:
@@ -173,7 +174,7 @@ class TaskWorkshop:
         """Find out once whether the model can be batched; say why not."""
         task = self._task
         if not isinstance(task, SupervisedTask):
-            if self._configuration.backend == "compiled":
+            if self._configuration.backend != "batched":
                 _logger.warning("Only a SupervisedTask can be compiled; rows train one by one.")
             return
         model = build_seeded(task, self._configuration, self._device)
@@ -187,10 +188,28 @@ class TaskWorkshop:
         for what, reason in (("trains", training), ("is scored", evaluation)):
             if reason is not None:
                 _logger.warning("The model %s row by row, not batched: %s.", what, reason)
+        if self._configuration.backend == "native" and self.trains_batched:
+            self._batched_model = self._native_model(task, model)
         if self._configuration.backend == "compiled" and self.trains_batched:
             self._steps = CompiledSteps(
                 task, self._batched_model, self._layout, self._species, self._device
             )
+
+    def _native_model(self, task: SupervisedTask, model: nn.Module) -> NativeModel:
+        """With kernels for what they can be written for; says why not for the rest."""
+        native = NativeModel(task, model, self._layout, self._device)
+        for what, reason in (
+            ("train", native.why_not_trained),
+            ("are scored", native.why_not_scored),
+        ):
+            if reason is not None:
+                _logger.warning(
+                    "Networks %s batched, not by a kernel in C, which may differ in rounding from "
+                    "workers that have one: %s.",
+                    what,
+                    reason,
+                )
+        return native
 
 
 def _outcome(

@@ -16,6 +16,7 @@ from optuna_esgd.trainer import calibration
 from optuna_esgd.trainer.calibration import Calibration
 from optuna_esgd.trainer.compilation import Compiled
 from optuna_esgd.trainer.compiled_step import CompiledSteps
+from tests.native.builds import needs_compiler
 from tests.trainer.studies import make_study, make_task
 from tests.trainer.test_batched import final_weights, make_double_task
 
@@ -31,6 +32,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, seconds: Mapping[str, float]) -> li
     monkeypatch.setattr(Calibration, "_measure", measure)
     monkeypatch.setattr(Calibration, "_gradient_seconds", lambda *_: seconds["rows"])
     monkeypatch.setattr(CompiledSteps, "_compile", lambda *_: Compiled(lambda *_: []))
+    if "native" not in seconds:
+        monkeypatch.setattr(Calibration, "_native_model", lambda *_: None)
     return measured
 
 
@@ -41,6 +44,37 @@ def open_study(model: str = "mlp", backend: str = "auto", **arguments: object) -
 
 
 # 20 generations of 4 networks, 2 epochs of 3 batches each: 480 batches.
+@needs_compiler
+@pytest.mark.parametrize(
+    ("seconds", "chosen", "n_measured"),
+    [
+        ({"rows": 0.002, "native": 0.001}, "batched", 0),  # 1 s: not worth compiling
+        ({"rows": 0.02, "native": 0.001}, "native", 0),  # 10 s: not worth measuring
+        ({"rows": 0.1, "batched": 0.02, "native": 0.005}, "native", 3),
+        ({"rows": 0.1, "batched": 0.02, "native": 0.019}, "batched", 3),
+        ({"rows": 0.1, "batched": 0.2, "native": 0.15}, "rows", 3),
+        # 480 s and more: worth compiling, unless the kernel is much faster already.
+        ({"rows": 5.0, "batched": 2.0, "native": 0.9}, "native", 3),
+        ({"rows": 5.0, "batched": 2.0, "native": 1.5, "compiled": 1.0}, "compiled", 5),
+        ({"rows": 5.0, "batched": 2.0, "native": 1.5, "compiled": 1.4}, "native", 5),
+    ],
+)
+def test_a_kernel_is_chosen_where_it_is_fastest(
+    seconds: dict[str, float], chosen: str, n_measured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = pretend(monkeypatch, seconds)
+    assert open_study("mlp") == chosen
+    assert len(measured) == n_measured
+
+
+@needs_compiler
+def test_what_has_no_kernel_is_not_chosen_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = pretend(monkeypatch, {"rows": 0.02, "native": 0.001})
+    assert open_study("batch-norm") == "batched"
+    assert open_study("branching", name="another") == "batched"
+    assert measured == []
+
+
 @pytest.mark.parametrize(
     ("name", "seconds", "chosen"),
     [

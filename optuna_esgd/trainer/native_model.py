@@ -1,0 +1,248 @@
+"""One model on many rows of weights, computed by a kernel in C where one can be written."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeGuard, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from optuna_esgd.genome.keyed_randomness import KeyedDropout
+from optuna_esgd.genome.layout import Layout
+from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.native.chain import Chain, Loss, read_chain, read_loss
+from optuna_esgd.native.kernel import Kernel, build_kernel
+from optuna_esgd.native.source import Place
+from optuna_esgd.native.updates import build_updates
+from optuna_esgd.optim.rule import Rule
+from optuna_esgd.trainer.batched_model import BatchedModel
+from optuna_esgd.trainer.examples import ExampleSet
+from optuna_esgd.trainer.native_rules import native_rule
+from optuna_esgd.trainer.supervised import SupervisedTask
+from optuna_esgd.trainer.tracing import N_CALLS_BEFORE_TRACING
+
+Tensors = dict[str, Tensor]
+
+# Of the length of a gradient: far above rounding, far below what another computation would give.
+_TOLERANCE = 0.02
+
+
+class NativeModel(BatchedModel):
+    """A batched model whose losses and gradients are those of a kernel, if there is one.
+
+    A kernel computes row by row: the numbers of a row do not depend on the others.
+
+    Args:
+        task: Whose loss and metric are computed.
+        model: Copied; its weights do not matter.
+        layout: The model's.
+        device: Where.
+        n_calls: See ``BatchedModel``.
+
+    Attributes:
+        why_not_trained: Why there is no kernel for gradients; None if there is.
+        why_not_scored: Why there is none for scoring; None if there is.
+    """
+
+    def __init__(
+        self,
+        task: SupervisedTask,
+        model: nn.Module,
+        layout: Layout,
+        device: torch.device,
+        n_calls: int = N_CALLS_BEFORE_TRACING,
+    ) -> None:
+        super().__init__(task, model, device, n_calls)
+        builder = _Builder(task, model, layout, device)
+        training, scoring = builder.training(), builder.scoring()
+        updates = training if isinstance(training, str) else build_updates()
+        training = updates if isinstance(updates, str) else training
+        self.why_not_trained = training if isinstance(training, str) else None
+        self.why_not_scored = scoring if isinstance(scoring, str) else None
+        self._training = None if isinstance(training, str) else training
+        self._updates = None if isinstance(updates, str) else updates
+        self._scoring = None if isinstance(scoring, str) else scoring
+        # Kernels read examples where they lie.
+        self._examples = [] if task.train.tensors is None else _in_one_piece(task, device)
+        self._scores_losses = task.metric is None and builder.has_simple_loss(task.validation)
+        self._criterion_of_outputs = vmap(self._of_outputs, in_dims=(0, None))
+
+    def batch_gradients(
+        self, weights: Matrix, indices: Tensor, keys: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See ``BatchedModel``."""
+        if self._training is None:
+            return super().batch_gradients(weights, indices, keys)
+        inputs, targets = self._examples
+        [trainable] = weights.trainable()
+        gradients = torch.empty(trainable.shape)
+        losses = self._training.train(trainable, inputs, targets, indices, gradients, keys)
+        return losses, [gradients]
+
+    def batch_losses(self, weights: Matrix, indices: Tensor, keys: Tensor) -> Tensor:
+        """See ``BatchedModel``."""
+        if self._training is None:
+            return super().batch_losses(weights, indices, keys)
+        inputs, targets = self._examples
+        [trainable] = weights.trainable()
+        return self._training.train(trainable, inputs, targets, indices, None, keys)
+
+    def criterion(self, weights: Matrix, inputs: Tensor, targets: Tensor) -> Tensor:
+        """See ``BatchedModel``."""
+        if self._scoring is None:
+            return super().criterion(weights, inputs, targets)
+        [trainable] = weights.trainable()
+        inputs, targets = inputs.contiguous(), targets.contiguous()
+        if self._scores_losses:
+            return self._scoring.losses(trainable, inputs, targets)
+        values: Tensor = self._criterion_of_outputs(
+            self._scoring.outputs(trainable, inputs), targets
+        )
+        return values
+
+    def rule(self, rule: Rule) -> Rule:
+        """See ``BatchedModel``."""
+        return rule if self._updates is None else native_rule(rule, self._updates)
+
+    def _of_outputs(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        criterion = self._task.metric or self._task.loss
+        return torch.as_tensor(criterion(outputs, targets))
+
+
+class _Builder:
+    """Kernels of a task's model, tried on a batch of it."""
+
+    def __init__(
+        self, task: SupervisedTask, model: nn.Module, layout: Layout, device: torch.device
+    ) -> None:
+        self._task = task
+        self._model = model
+        self._layout = layout
+        self._device = device
+        self._loss = read_loss(task.loss)
+
+    def training(self) -> Kernel | str:
+        """A kernel for gradients, or why there is none."""
+        chain = read_chain(copy.deepcopy(self._model).train())
+        reason = self._why_unfit(chain, self._task.train)
+        if reason is not None or isinstance(chain, str):
+            return reason or str(chain)
+        if not _is_loss(self._loss):
+            return self._loss
+        if not self.has_simple_loss(self._task.train):
+            return f"{self._loss} has targets of another kind"
+        kernel = self._build(chain, self._loss)
+        return kernel if isinstance(kernel, str) else self._try(kernel) or kernel
+
+    def scoring(self) -> Kernel | str:
+        """A kernel for losses or outputs in evaluation mode, or why there is none."""
+        chain = read_chain(copy.deepcopy(self._model).eval())
+        reason = self._why_unfit(chain, self._task.validation)
+        if reason is not None or isinstance(chain, str):
+            return reason or str(chain)
+        return self._build(chain, self._loss if _is_loss(self._loss) else None)
+
+    def has_simple_loss(self, examples: ExampleSet) -> bool:
+        """Whether targets are such that the loss is what the kernel takes it for."""
+        if not _is_loss(self._loss) or examples.tensors is None:
+            return False
+        targets = examples.tensors[1]
+        n_out = self._n_out()
+        if self._loss == "cross_entropy":
+            is_class = targets.dtype == torch.int64 and targets.dim() == 1
+            return is_class and int(targets.min()) >= 0 and int(targets.max()) < n_out
+        return targets.dtype == torch.float32 and targets.shape[1:] == (n_out,)
+
+    def _n_out(self) -> int:
+        chain = read_chain(self._model)
+        return -1 if isinstance(chain, str) else chain.layers[-1].n_out
+
+    def _why_unfit(self, chain: Chain | str, examples: ExampleSet) -> str | None:
+        """What keeps a kernel from being written for these weights and examples."""
+        if isinstance(chain, str):
+            return chain
+        names = {name for one in chain.layers for name in (one.weight, one.bias) if name}
+        inputs = None if examples.tensors is None else examples.tensors[0]
+        n_in = chain.layers[0].n_in
+        needs = (
+            (self._device.type == "cpu", f"kernels are not for {self._device.type!r}"),
+            (self._task.precision == "float32", f"precision is {self._task.precision!r}"),
+            (
+                {entry.dtype for entry in self._layout.entries} == {torch.float32},
+                "its weights are not all of float32",
+            ),
+            (
+                {entry.name for entry in self._layout.entries} == names,
+                "it has weights that are shared, or beside its layers",
+            ),
+            (
+                inputs is not None
+                and inputs.dtype == torch.float32
+                and (inputs.dim() == 2 or chain.flattens)
+                and inputs[0].numel() == n_in,
+                f"the examples are not tensors of {n_in} float32 numbers each",
+            ),
+        )
+        return next((reason for is_met, reason in needs if not is_met), None)
+
+    def _build(self, chain: Chain, loss: Loss | None) -> Kernel | str:
+        entries = {entry.name: entry for entry in self._layout.entries}
+        places = [
+            Place(
+                weight=entries[layer.weight].offset,
+                bias=None if layer.bias is None else entries[layer.bias].offset,
+                trains_weight=entries[layer.weight].kind == "parameter",
+                trains_bias=layer.bias is not None and entries[layer.bias].kind == "parameter",
+            )
+            for layer in chain.layers
+        ]
+        return build_kernel(chain, loss, places, self._task.train.batch_size)
+
+    def _try(self, kernel: Kernel) -> str | None:
+        """Compare with plain PyTorch in double precision; say what differs."""
+        task, batch_size = self._task, min(self._task.train.batch_size, len(self._task.train))
+        inputs, targets = _in_one_piece(task, self._device)
+        weights = Matrix.zeros(self._layout, 2, self._device)
+        for row in range(2):
+            weights.take_from(self._model, row)
+        [trainable] = weights.trainable()
+        gradients, keys = torch.empty(trainable.shape), torch.tensor([0, 1])
+        plain = copy.deepcopy(self._model).double().train()
+        parameters = [p for p in plain.parameters() if p.requires_grad]
+        for size in {batch_size, -(-batch_size // 2)}:
+            numbers = torch.arange(size).expand(2, size)
+            losses = kernel.train(trainable, inputs, targets, numbers, gradients, keys)
+            is_class = not targets.is_floating_point()
+            with KeyedDropout(keys[1]):
+                outputs = plain(inputs[:size].double())
+            loss = task.loss(outputs, targets[:size] if is_class else targets[:size].double())
+            expected = torch.autograd.grad(loss, parameters)
+            loss = loss.detach()
+            [block] = self._layout.flatten_trainable(
+                {
+                    name: one.unsqueeze(0)
+                    for name, one in zip(self._trainable_names(), expected, strict=True)
+                }
+            )
+            if _differs(losses[1], loss) or _differs(gradients[1], block[0]):
+                return "its kernel and plain PyTorch disagree"
+        return None
+
+    def _trainable_names(self) -> list[str]:
+        return [name for name, p in self._model.named_parameters() if p.requires_grad]
+
+
+def _in_one_piece(task: SupervisedTask, device: torch.device) -> list[Tensor]:
+    """Inputs and targets to train on, copied where they are not contiguous."""
+    return [one.contiguous() for one in task.train.on(device)]
+
+
+def _is_loss(loss: Loss | str) -> TypeGuard[Loss]:
+    return loss in get_args(Loss)
+
+
+def _differs(native: Tensor, plain: Tensor) -> bool:
+    distance = float((native.double() - plain).norm())
+    return distance > _TOLERANCE * max(1e-6, float(plain.norm()))
