@@ -145,13 +145,13 @@ def _folder() -> Path:
         is_mine = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if is_mine and os.access(folder, os.W_OK):
             return folder
-    return _own_folder()
+    return Path(_own_folder().name)
 
 
 @functools.cache
-def _own_folder() -> Path:
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
     """Of this process only, where there is no other."""
-    return Path(tempfile.mkdtemp(prefix="optuna_esgd-"))
+    return tempfile.TemporaryDirectory(prefix="optuna_esgd-", ignore_cleanup_errors=True)
 
 
 def _digest(compiler: Compiler, source: str) -> str:

@@ -120,7 +120,8 @@ class Calibration:
         reason = self._why_not_batched(task, model)
         if reason is None:
             contenders["batched"] = self._batched(task, model, n_rows)
-            native = self._native_model(task)
+            # Asked of all examples: some may have targets that no kernel takes.
+            native = self._native_model(self._task) and self._native_model(task)
             if native is not None:
                 contenders["native"] = self._batched(task, native, n_rows)
         else:
@@ -154,8 +155,10 @@ class Calibration:
             reason, _ = why_not_batched(task, model, self._layout, self._device)
         return reason or why_not_together(self._species)
 
-    def _native_model(self, task: SupervisedTask) -> NativeModel | None:
+    def _native_model(self, task: Task) -> NativeModel | None:
         """A model with a kernel for its gradients, if there is one."""
+        if not isinstance(task, SupervisedTask):
+            return None
         model = NativeModel(task, self._build(), self._layout, self._device, n_calls=0)
         if model.why_not_trained is None:
             return model

@@ -91,8 +91,9 @@ def test_a_generation_is_the_batched_one_up_to_rounding(
     task = make_task(model=model, metric=metric)
     study, weights = run("native", task)
     assert calls["train"] > 0
-    assert (calls["losses"] > 0) == (metric is None)
-    assert (calls["outputs"] > 0) == (metric is not None)
+    # Both are tried once.
+    assert (calls["losses"] > 1) == (metric is None)
+    assert (calls["outputs"] > 1) == (metric is not None)
     assert "kernel" not in caplog.text
     n_calls = dict(calls)
     batched_study, batched = run("batched", task)
@@ -260,6 +261,20 @@ def test_a_kernel_that_disagrees_is_not_used(
     with caplog.at_level(logging.WARNING, "optuna_esgd"):
         study.optimize(esgd.ESGDTrainer(make_task(), backend="native"), n_trials=4)
     assert "its kernel and plain PyTorch disagree" in caplog.text
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["losses", "outputs"])
+def test_a_kernel_that_scores_otherwise_is_not_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(Kernel, name)
+    monkeypatch.setattr(Kernel, name, lambda *arguments: 1.1 * right(*arguments))
+    task = make_task()
+    model = task.build_model()
+    native = NativeModel(task, model, Layout.of(model), CPU)
+    assert native.why_not_trained is None
+    assert native.why_not_scored == "its kernel and plain PyTorch disagree"
 
 
 @needs_compiler
