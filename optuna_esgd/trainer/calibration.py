@@ -110,7 +110,10 @@ class Calibration:
             has_kernel = (
                 run_seconds >= _NATIVE_RUN_SECONDS and self._native_model(task) is not None
             )
-            return "native" if has_kernel and self._why_not_batched(task) is None else "batched"
+            if not has_kernel or self._why_not_batched(task) is not None:
+                return "batched"
+            _logger.info("The study trains with backend='native': too short to measure others.")
+            return "native"
         is_small = gradient_seconds < _SMALL_STEP_SECONDS
         n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
         task = _first_batches(task, 8 if is_small else 2)
