@@ -20,6 +20,6 @@ settings.load_profile("esgd")
 @pytest.fixture(scope="session", autouse=True)
 def kernels(pytestconfig: pytest.Config) -> None:
     """What is compiled is kept with the tests, not in the user's own folder."""
-    folder = pytestconfig.cache.mkdir("kernels") if pytestconfig.cache else None
-    if folder is not None:
-        os.environ[FOLDER_VARIABLE] = str(folder)
+    cache = getattr(pytestconfig, "cache", None)  # pytest can be run without one
+    if cache is not None:
+        os.environ[FOLDER_VARIABLE] = str(cache.mkdir("kernels"))

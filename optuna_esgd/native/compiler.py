@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import shlex
 import shutil
@@ -13,8 +14,11 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+_logger = logging.getLogger(__name__)
 
 # NaN and infinite numbers stay what they are, and sums are added up as they are written.
 _FLAGS = (
@@ -102,7 +106,11 @@ def _load(compiler: Compiler, source: str, key: str) -> ctypes.CDLL | str:
         if target.exists():
             with contextlib.suppress(OSError):  # cut off, or of another system: compiled anew
                 return ctypes.CDLL(str(target))
+        started = time.perf_counter()
         reason = _compile(compiler, source, target)
+        if reason is None:
+            seconds = time.perf_counter() - started
+            _logger.info("Compiled %s in %.1f s, kept in %s.", target.name, seconds, folder)
         return ctypes.CDLL(str(target)) if reason is None else reason
     except OSError as error:
         return f"its library cannot be kept or loaded ({error})"
@@ -145,13 +153,13 @@ def _folder() -> Path:
         is_mine = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if is_mine and os.access(folder, os.W_OK):
             return folder
-    return _own_folder()
+    return Path(_own_folder().name)
 
 
 @functools.cache
-def _own_folder() -> Path:
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
     """Of this process only, where there is no other."""
-    return Path(tempfile.mkdtemp(prefix="optuna_esgd-"))
+    return tempfile.TemporaryDirectory(prefix="optuna_esgd-", ignore_cleanup_errors=True)
 
 
 def _digest(compiler: Compiler, source: str) -> str:

@@ -21,7 +21,7 @@ from optuna_esgd.native.chain import Chain, Layer, Loss
 from optuna_esgd.native.dropout import DROPOUT_FUNCTIONS, drop
 from optuna_esgd.native.entries import ENTRIES, HELPERS
 from optuna_esgd.native.losses import LOSSES, NO_LOSS
-from optuna_esgd.native.tiles import Tile, divide
+from optuna_esgd.native.tiles import Run, Tile, divide
 from optuna_esgd.native.vectors import vector_source
 
 _WEIGHTS, _SCRATCH = "const float *restrict w", "float *restrict s"
@@ -175,9 +175,9 @@ class _Program:
             place = self.places[number]
             yield (f"static void forward{number}({_WEIGHTS}, {_INPUTS}, {_SCRATCH}, {_DRAWS}) {{")
             most = self.registers.most_rows(self.n_vectors)
-            for start, n_rows in divide(layer.n_out, most):
+            for run in divide(layer.n_out, most):
                 tile = self._tile(
-                    n_rows=n_rows,
+                    n_rows=run.size,
                     n_vectors=self.n_vectors,
                     row_step=layer.n_in,
                     sum_step=1,
@@ -185,10 +185,11 @@ class _Program:
                     out_step=self.chunk,
                     start="nothing" if place.bias is None else "rows",
                 )
-                numbers = "" if place.bias is None else f", w + {place.bias + start}"
+                numbers = "" if place.bias is None else f", w + {place.bias} + row"
+                yield _loop("row", run)
                 yield (
-                    f"  {tile}(w + {place.weight + start * layer.n_in}, inputs, {layer.n_in}, "
-                    f"s + values{number + 1} + {start * self.chunk}{numbers});"
+                    f"    {tile}(w + {place.weight} + row * {layer.n_in}, inputs, {layer.n_in}, "
+                    f"s + values{number + 1} + row * CHUNK{numbers});"
                 )
             yield from activate(layer, number + 1)
             if layer.dropout:
@@ -225,34 +226,37 @@ class _Program:
     def _weight_gradients(self, number: int, layer: Layer, place: Place) -> Iterator[str]:
         lanes = self.registers.lanes
         yield f"static void weights{number}({_SCRATCH}, long n, {_GRADIENTS}) {{"
-        n_vectors = -(-layer.n_in // lanes)
-        for first, vectors in divide(n_vectors, max(2, self.n_vectors)):
-            is_last = first + vectors == n_vectors
-            most = self.registers.most_rows(vectors)
-            for start, n_rows in divide(layer.n_out, most):
+        # Full vectors, and then the last one by itself if only a part of it counts.
+        n_full, n_last = divmod(layer.n_in, lanes)
+        runs = [(run, 0) for run in divide(n_full, max(2, self.n_vectors))] if n_full else []
+        runs += [(Run(n_full, 1, n_full + 1), n_last)] if n_last else []
+        for vectors, n_short in runs:
+            for run in divide(layer.n_out, self.registers.most_rows(vectors.size)):
                 tile = self._tile(
-                    n_rows=n_rows,
-                    n_vectors=vectors,
+                    n_rows=run.size,
+                    n_vectors=vectors.size,
                     row_step=self.chunk,
                     sum_step=1,
                     b_step=self._padded(layer.n_in),
                     out_step=layer.n_in,
                     start="present",
-                    n_last=layer.n_in % lanes if is_last else 0,
+                    n_last=n_short,
                 )
+                yield _loop("first", vectors)
+                yield f"  {_loop('row', run)}"
                 yield (
-                    f"  {tile}(s + slopes{number + 1} + {start * self.chunk}, "
-                    f"s + examples{number} + {first * lanes}, n, "
-                    f"g + {place.weight + start * layer.n_in + first * lanes}, goes_on);"
+                    f"      {tile}(s + slopes{number + 1} + row * CHUNK, "
+                    f"s + examples{number} + first * LANES, n, "
+                    f"g + {place.weight} + row * {layer.n_in} + first * LANES, goes_on);"
                 )
         yield "}"
 
     def _input_gradients(self, number: int, layer: Layer, place: Place) -> Iterator[str]:
         yield (f"static void inputs{number}({_WEIGHTS}, {_SCRATCH}, long n) {{")
         most = self.registers.most_rows(self.n_vectors)
-        for start, n_rows in divide(layer.n_in, most):
+        for run in divide(layer.n_in, most):
             tile = self._tile(
-                n_rows=n_rows,
+                n_rows=run.size,
                 n_vectors=self.n_vectors,
                 row_step=1,
                 sum_step=layer.n_in,
@@ -260,9 +264,10 @@ class _Program:
                 out_step=self.chunk,
                 start="nothing",
             )
+            yield _loop("row", run)
             yield (
-                f"  {tile}(w + {place.weight + start}, s + slopes{number + 1}, {layer.n_out}, "
-                f"s + slopes{number} + {start * self.chunk});"
+                f"    {tile}(w + {place.weight} + row, s + slopes{number + 1}, {layer.n_out}, "
+                f"s + slopes{number} + row * CHUNK);"
             )
         yield from multiply_slopes(self.layers[number - 1], number)
         yield "}"
@@ -297,3 +302,7 @@ class _Program:
         yield "static void loss_slopes(float *restrict s, long n) {"
         yield from multiply_slopes(self.layers[-1], last)
         yield "}"
+
+
+def _loop(counter: str, run: Run) -> str:
+    return f"  for (long {counter} = {run.start}; {counter} < {run.stop}; {counter} += {run.size})"

@@ -5,10 +5,9 @@ A tile is R rows of V vectors: out[r, :] = start + sum over k of a[r, k] * b[k, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,23 @@ class Tile:
         return f"STORE({place}, s{row}_{at});"
 
 
-def divide(n: int, most: int) -> list[tuple[int, int]]:
-    """Cut n rows into tiles of nearly equal height: (first row, rows) of each."""
+class Run(NamedTuple):
+    """Tiles of one height that lie side by side.
+
+    Attributes:
+        start: First row.
+        size: Rows of each.
+        stop: The row after the last.
+    """
+
+    start: int
+    size: int
+    stop: int
+
+
+def divide(n: int, most: int) -> list[Run]:
+    """Cut n rows into tiles of nearly equal height, in one run or two."""
     n_tiles = -(-n // most)
-    edges = [n * number // n_tiles for number in range(n_tiles + 1)]
-    return [(start, stop - start) for start, stop in itertools.pairwise(edges)]
+    small, n_large = divmod(n, n_tiles)
+    edge = n_large * (small + 1)
+    return [Run(0, small + 1, edge)] * (n_large > 0) + [Run(edge, small, n)] * (edge < n)

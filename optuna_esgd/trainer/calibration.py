@@ -110,7 +110,10 @@ class Calibration:
             has_kernel = (
                 run_seconds >= _NATIVE_RUN_SECONDS and self._native_model(task) is not None
             )
-            return "native" if has_kernel and self._why_not_batched(task) is None else "batched"
+            if not has_kernel or self._why_not_batched(task) is not None:
+                return "batched"
+            _logger.info("The study trains with backend='native': too short to measure others.")
+            return "native"
         is_small = gradient_seconds < _SMALL_STEP_SECONDS
         n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
         task = _first_batches(task, 8 if is_small else 2)
@@ -120,7 +123,8 @@ class Calibration:
         reason = self._why_not_batched(task, model)
         if reason is None:
             contenders["batched"] = self._batched(task, model, n_rows)
-            native = self._native_model(task)
+            # Asked of all examples: some may have targets that no kernel takes.
+            native = self._native_model(self._task) and self._native_model(task)
             if native is not None:
                 contenders["native"] = self._batched(task, native, n_rows)
         else:
@@ -154,8 +158,10 @@ class Calibration:
             reason, _ = why_not_batched(task, model, self._layout, self._device)
         return reason or why_not_together(self._species)
 
-    def _native_model(self, task: SupervisedTask) -> NativeModel | None:
+    def _native_model(self, task: Task) -> NativeModel | None:
         """A model with a kernel for its gradients, if there is one."""
+        if not isinstance(task, SupervisedTask):
+            return None
         model = NativeModel(task, self._build(), self._layout, self._device, n_calls=0)
         if model.why_not_trained is None:
             return model

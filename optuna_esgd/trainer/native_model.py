@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeGuard, get_args
 
 import torch
@@ -27,6 +28,8 @@ Tensors = dict[str, Tensor]
 
 # Of the length of a gradient: far above rounding, far below what another computation would give.
 _TOLERANCE = 0.02
+_N_TRIED = 70  # examples that are scored: more than a chunk, and not a multiple of one
+_DISAGREES = "its kernel and plain PyTorch disagree"
 
 
 class NativeModel(BatchedModel):
@@ -65,7 +68,7 @@ class NativeModel(BatchedModel):
         self._updates = None if isinstance(updates, str) else updates
         self._scoring = None if isinstance(scoring, str) else scoring
         # Kernels read examples where they lie.
-        self._examples = [] if task.train.tensors is None else _in_one_piece(task, device)
+        self._examples = None if self._training is None else _in_one_piece(task, device)
         self._scores_losses = task.metric is None and builder.has_simple_loss(task.validation)
         self._criterion_of_outputs = vmap(self._of_outputs, in_dims=(0, None))
 
@@ -73,7 +76,7 @@ class NativeModel(BatchedModel):
         self, weights: Matrix, indices: Tensor, keys: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """See ``BatchedModel``."""
-        if self._training is None:
+        if self._training is None or self._examples is None:
             return super().batch_gradients(weights, indices, keys)
         inputs, targets = self._examples
         [trainable] = weights.trainable()
@@ -83,7 +86,7 @@ class NativeModel(BatchedModel):
 
     def batch_losses(self, weights: Matrix, indices: Tensor, keys: Tensor) -> Tensor:
         """See ``BatchedModel``."""
-        if self._training is None:
+        if self._training is None or self._examples is None:
             return super().batch_losses(weights, indices, keys)
         inputs, targets = self._examples
         [trainable] = weights.trainable()
@@ -133,8 +136,7 @@ class _Builder:
             return self._loss
         if not self.has_simple_loss(self._task.train):
             return f"{self._loss} has targets of another kind"
-        kernel = self._build(chain, self._loss)
-        return kernel if isinstance(kernel, str) else self._try(kernel) or kernel
+        return _tried(self._build(chain, self._loss), self._try_training)
 
     def scoring(self) -> Kernel | str:
         """A kernel for losses or outputs in evaluation mode, or why there is none."""
@@ -142,7 +144,8 @@ class _Builder:
         reason = self._why_unfit(chain, self._task.validation)
         if reason is not None or isinstance(chain, str):
             return reason or str(chain)
-        return self._build(chain, self._loss if _is_loss(self._loss) else None)
+        kernel = self._build(chain, self._loss if _is_loss(self._loss) else None)
+        return _tried(kernel, self._try_scoring)
 
     def has_simple_loss(self, examples: ExampleSet) -> bool:
         """Whether targets are such that the loss is what the kernel takes it for."""
@@ -200,43 +203,68 @@ class _Builder:
         ]
         return build_kernel(chain, loss, places, self._task.train.batch_size)
 
-    def _try(self, kernel: Kernel) -> str | None:
+    def _try_training(self, kernel: Kernel) -> str | None:
         """Compare with plain PyTorch in double precision; say what differs."""
-        task, batch_size = self._task, min(self._task.train.batch_size, len(self._task.train))
-        inputs, targets = _in_one_piece(task, self._device)
+        examples, weights = _in_one_piece(self._task, self._device), self._two_rows()
+        gradients, keys = torch.empty(weights.shape), torch.tensor([0, 1])
+        plain = copy.deepcopy(self._model).double().train()
+        parameters = {name: p for name, p in plain.named_parameters() if p.requires_grad}
+        batch_size = min(self._task.train.batch_size, len(self._task.train))
+        for size in {batch_size, -(-batch_size // 2)}:
+            numbers = torch.arange(size).expand(2, size)
+            losses = kernel.train(weights, *examples, numbers, gradients, keys)
+            inputs, targets = (_in_double(one[:size]) for one in examples)
+            with KeyedDropout(keys[1]):
+                loss = self._task.loss(plain(inputs), targets)
+            found = torch.autograd.grad(loss, list(parameters.values()))
+            named = {name: one.unsqueeze(0) for name, one in zip(parameters, found, strict=True)}
+            [expected] = self._layout.flatten_trainable(named)
+            if _differs(losses[1], loss.detach()) or _differs(gradients[1], expected[0]):
+                return _DISAGREES
+        return None
+
+    def _try_scoring(self, kernel: Kernel) -> str | None:
+        """The same in evaluation mode."""
+        whole = self._task.validation.on(self._device)
+        inputs, targets = (one[:_N_TRIED].contiguous() for one in whole)
+        weights = self._two_rows()
+        plain = copy.deepcopy(self._model).double().eval()
+        outputs = plain(inputs.double()).detach()
+        if _differs(kernel.outputs(weights, inputs)[1], outputs):
+            return _DISAGREES
+        if self.has_simple_loss(self._task.validation):
+            losses = kernel.losses(weights, inputs, targets)
+            if _differs(losses[1], self._task.loss(outputs, _in_double(targets))):
+                return _DISAGREES
+        return None
+
+    def _two_rows(self) -> Tensor:
+        """The model's weights in two rows of a matrix."""
         weights = Matrix.zeros(self._layout, 2, self._device)
         for row in range(2):
             weights.take_from(self._model, row)
         [trainable] = weights.trainable()
-        gradients, keys = torch.empty(trainable.shape), torch.tensor([0, 1])
-        plain = copy.deepcopy(self._model).double().train()
-        parameters = [p for p in plain.parameters() if p.requires_grad]
-        for size in {batch_size, -(-batch_size // 2)}:
-            numbers = torch.arange(size).expand(2, size)
-            losses = kernel.train(trainable, inputs, targets, numbers, gradients, keys)
-            is_class = not targets.is_floating_point()
-            with KeyedDropout(keys[1]):
-                outputs = plain(inputs[:size].double())
-            loss = task.loss(outputs, targets[:size] if is_class else targets[:size].double())
-            expected = torch.autograd.grad(loss, parameters)
-            loss = loss.detach()
-            [block] = self._layout.flatten_trainable(
-                {
-                    name: one.unsqueeze(0)
-                    for name, one in zip(self._trainable_names(), expected, strict=True)
-                }
-            )
-            if _differs(losses[1], loss) or _differs(gradients[1], block[0]):
-                return "its kernel and plain PyTorch disagree"
-        return None
-
-    def _trainable_names(self) -> list[str]:
-        return [name for name, p in self._model.named_parameters() if p.requires_grad]
+        return trainable
 
 
-def _in_one_piece(task: SupervisedTask, device: torch.device) -> list[Tensor]:
+def _tried(kernel: Kernel | str, attempt: Callable[[Kernel], str | None]) -> Kernel | str:
+    """The kernel, unless the attempt gives a reason against it."""
+    if isinstance(kernel, str):
+        return kernel
+    try:
+        return attempt(kernel) or kernel
+    except RuntimeError as error:  # such as of a network that cannot be in double precision
+        return f"it cannot be compared with plain PyTorch ({type(error).__name__})"
+
+
+def _in_double(of: Tensor) -> Tensor:
+    return of.double() if of.is_floating_point() else of
+
+
+def _in_one_piece(task: SupervisedTask, device: torch.device) -> tuple[Tensor, Tensor]:
     """Inputs and targets to train on, copied where they are not contiguous."""
-    return [one.contiguous() for one in task.train.on(device)]
+    inputs, targets = task.train.on(device)
+    return inputs.contiguous(), targets.contiguous()
 
 
 def _is_loss(loss: Loss | str) -> TypeGuard[Loss]:

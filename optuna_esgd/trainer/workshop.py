@@ -198,10 +198,11 @@ class TaskWorkshop:
     def _native_model(self, task: SupervisedTask, model: nn.Module) -> NativeModel:
         """With kernels for what they can be written for; says why not for the rest."""
         native = NativeModel(task, model, self._layout, self._device)
-        for what, reason in (
-            ("train", native.why_not_trained),
-            ("are scored", native.why_not_scored),
-        ):
+        training, scoring = native.why_not_trained, native.why_not_scored
+        reasons = {"train": training, "are scored": scoring}
+        if training == scoring:
+            reasons = {"train and are scored": training}
+        for what, reason in reasons.items():
             if reason is not None:
                 _logger.warning(
                     "Networks %s batched, not by a kernel in C, which may differ in rounding from "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import multiprocessing
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -16,6 +18,7 @@ import torch
 import optuna_esgd as esgd
 from optuna_esgd.engine.actions import Commit
 from optuna_esgd.engine.individual import Individual
+from optuna_esgd.native.compiler import FOLDER_VARIABLE
 from optuna_esgd.species import SGD, Adam
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
@@ -184,6 +187,20 @@ def _serve(load: Load, backend: str, connection: Connection) -> None:
     while connection.recv():
         cohort.train_epoch()
         connection.send(True)
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """A folder for kernels in which there are none yet, for this process and its children."""
+    before = os.environ.get(FOLDER_VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+            if before is not None:
+                os.environ[FOLDER_VARIABLE] = before
 
 
 def synchronize(device: torch.device) -> None:

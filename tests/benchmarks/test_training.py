@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.benchmarks import models, training
+from tests.benchmarks import kernels, models, training
 from tests.benchmarks.__main__ import LEFT_OUT, find_benchmarks, main
 from tests.benchmarks.cohorts import Load, Ours, Plain
 from tests.benchmarks.networks import NETWORKS
+from tests.native.builds import needs_compiler
 
 SMALL = Load(network="MLP 64-64-10", population_size=4, n_examples=20, batch_size=8)
 
@@ -32,6 +33,17 @@ def test_ours_and_the_plain_loop_train_the_same_networks() -> None:
 def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     report = training.measure(SMALL, n_rounds=1)
     assert [row.goal for row in report.rows if row.goal] == [20.0, 35.0]
+    assert all(row.value > 0 for row in report.rows)
+
+
+@needs_compiler
+def test_kernels_are_measured() -> None:
+    report = kernels.measure([kernels.Size((4, 3, 2), 8, 2)], n_rounds=1)
+    assert [row.measured.partition(": ")[2] for row in report.rows] == [
+        "gradients, batched / native",
+        "scores, batched / native",
+        "compiling",
+    ]
     assert all(row.value > 0 for row in report.rows)
 
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from optuna_esgd.native.compiler import FOLDER_VARIABLE
-from tests.benchmarks.cohorts import Load, Ours, Plain, crew
+from tests.benchmarks.cohorts import Load, Ours, Plain, crew, empty_cache
 from tests.benchmarks.harness import Report, Row, Timing, take_turns
 
 ONE_PROCESS, TWO_PROCESSES = 20.0, 35.0
@@ -35,7 +32,7 @@ def measure(load: Load, *, n_rounds: int = 7) -> Report:
     ours: dict[str, Ours] = {}
     with contextlib.ExitStack() as stack:
         # Kernels are written for processors; and compiled anew, for that is measured too.
-        stack.enter_context(_empty_cache())
+        stack.enter_context(empty_cache())
         compilers = ["native", "compiled"] if load.device == "cpu" else ["compiled"]
         for backend in [*compilers, "batched", "rows"]:
             started = time.perf_counter()
@@ -50,20 +47,6 @@ def measure(load: Load, *, n_rounds: int = 7) -> Report:
             contenders[f"two processes, {backend}"] = pair.train_epoch
         timings = take_turns(contenders, n_rounds=n_rounds)
     return _report(load, timings, {name: opening_seconds[name] for name in compilers})
-
-
-@contextlib.contextmanager
-def _empty_cache() -> Iterator[None]:
-    """A folder for kernels in which there are none yet, for this process and its children."""
-    before = os.environ.get(FOLDER_VARIABLE)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[FOLDER_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            del os.environ[FOLDER_VARIABLE]
-            if before is not None:
-                os.environ[FOLDER_VARIABLE] = before
 
 
 def _report(load: Load, timings: dict[str, Timing], opening_seconds: dict[str, float]) -> Report:

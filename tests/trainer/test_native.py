@@ -24,6 +24,7 @@ from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
 from tests.trainer.test_batched import final_weights
 from tests.trainer.test_checkpoints import train as train_with_stops
+from tests.trainer.test_replay import check as check_replay
 
 CPU = torch.device("cpu")
 
@@ -90,8 +91,9 @@ def test_a_generation_is_the_batched_one_up_to_rounding(
     task = make_task(model=model, metric=metric)
     study, weights = run("native", task)
     assert calls["train"] > 0
-    assert (calls["losses"] > 0) == (metric is None)
-    assert (calls["outputs"] > 0) == (metric is not None)
+    # Both are tried once.
+    assert (calls["losses"] > 1) == (metric is None)
+    assert (calls["outputs"] > 1) == (metric is not None)
     assert "kernel" not in caplog.text
     n_calls = dict(calls)
     batched_study, batched = run("batched", task)
@@ -129,6 +131,17 @@ def test_a_cohort_of_another_size_trains_its_rows_to_the_same_bits() -> None:
         study.optimize(trainer, n_trials=10)
         results.append([(trial.params, trial.values) for trial in study.trials])
     assert sorted(map(str, results[0])) == sorted(map(str, results[1]))
+
+
+@needs_compiler
+def test_a_replay_needs_no_companions() -> None:
+    """Nothing depends on the number of rows: ancestors end at the same bits alone."""
+    study = make_study(6)
+    trainer = esgd.ESGDTrainer(
+        make_task(model=dropping), species=["SGD", "Adam", "Rprop"], backend="native"
+    )
+    study.optimize(trainer, n_trials=18)
+    assert check_replay(study, trainer).n_companions == 0
 
 
 @needs_compiler
@@ -213,8 +226,9 @@ def test_what_no_kernel_can_do_trains_batched_and_says_why_once(
     else:
         assert values[0] == values[1]
     warnings = [one.getMessage() for one in caplog.records if "kernel in C" in one.getMessage()]
-    assert len(warnings) == (1 if is_scored else 2)
+    assert len(warnings) == 1
     assert reason in warnings[0]
+    assert ("and are scored" in warnings[0]) != is_scored
 
 
 def test_without_a_compiler_networks_train_batched_and_say_so(
@@ -228,7 +242,7 @@ def test_without_a_compiler_networks_train_batched_and_say_so(
             study.optimize(esgd.ESGDTrainer(make_task(), backend=backend), n_trials=8)
         values.append([trial.value for trial in study.trials])
     assert values[0] == values[1]
-    assert caplog.text.count("there is no C compiler (no-such-compiler)") == 2
+    assert caplog.text.count("there is no C compiler (no-such-compiler)") == 1
 
 
 @needs_compiler
@@ -247,6 +261,20 @@ def test_a_kernel_that_disagrees_is_not_used(
     with caplog.at_level(logging.WARNING, "optuna_esgd"):
         study.optimize(esgd.ESGDTrainer(make_task(), backend="native"), n_trials=4)
     assert "its kernel and plain PyTorch disagree" in caplog.text
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["losses", "outputs"])
+def test_a_kernel_that_scores_otherwise_is_not_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(Kernel, name)
+    monkeypatch.setattr(Kernel, name, lambda *arguments: 1.1 * right(*arguments))
+    task = make_task()
+    model = task.build_model()
+    native = NativeModel(task, model, Layout.of(model), CPU)
+    assert native.why_not_trained is None
+    assert native.why_not_scored == "its kernel and plain PyTorch disagree"
 
 
 @needs_compiler

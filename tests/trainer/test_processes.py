@@ -13,15 +13,17 @@ import pytest
 from optuna.trial import TrialState
 
 import optuna_esgd as esgd
+from optuna_esgd.native.compiler import FOLDER_VARIABLE
 from optuna_esgd.store.opening import find_population
 from optuna_esgd.store.verification import verify
+from tests.native.builds import needs_compiler
 from tests.trainer.worker_script import GENERATIONS, POPULATION
 
 ROOT = Path(__file__).parents[2]
 
 
-def start_worker(url: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.trainer.worker_script", url]
+def start_worker(url: str, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.trainer.worker_script", url, *arguments]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
 
@@ -68,6 +70,27 @@ def test_any_number_of_processes_makes_the_same_bits(
 ) -> None:
     finish([start_worker(database_url) for _ in range(n_workers)])
     assert digests(database_url) == undisturbed
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_processes_that_compile_the_same_kernels_make_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, n_workers in (("one", 1), ("many", 3)):
+        monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / name))  # nothing in it yet
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        workers = [start_worker(url, "mlp", "native") for _ in range(n_workers)]
+        if n_workers > 1:
+            victim = start_worker(url, "mlp", "native")
+            time.sleep(3.5)
+            victim.kill()
+            victim.communicate()
+        finish(workers)
+        found.append(digests(url))
+        assert any(one.suffix == ".so" for one in (tmp_path / name).iterdir())
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 import optuna
 import torch
@@ -14,7 +15,14 @@ from tests.trainer.studies import make_task
 POPULATION, GENERATIONS = 8, 3
 
 
-def run(url: str, *, cohort_size: int = 2, n_trials: int | None = None) -> None:
+def run(
+    url: str,
+    model: str = "batch-norm",
+    backend: Any = "auto",
+    *,
+    cohort_size: int = 2,
+    n_trials: int | None = None,
+) -> None:
     """Train until all generations are done."""
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -26,10 +34,10 @@ def run(url: str, *, cohort_size: int = 2, n_trials: int | None = None) -> None:
         storage=esgd.create_storage(url), study_name="shared", sampler=sampler, load_if_exists=True
     )
     study.optimize(
-        esgd.ESGDTrainer(make_task("batch-norm"), cohort_size=cohort_size, device="cpu"),
+        esgd.ESGDTrainer(make_task(model), cohort_size=cohort_size, device="cpu", backend=backend),
         n_trials=n_trials,
     )
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    run(*sys.argv[1:])
