@@ -33,11 +33,12 @@ from optuna_esgd.trainer.task import Task
 
 _logger = logging.getLogger(__name__)
 
-# Runs expected to be shorter are not worth measuring, or compiling, for. A kernel in C is compiled
-# in about a second, once for all studies of a network.
+# Runs expected to be shorter are not worth measuring, or compiling, for.
 _SHORT_RUN_SECONDS = 10.0
 _COMPILED_RUN_SECONDS = 60.0
-_NATIVE_RUN_SECONDS = 2.0
+# A kernel in C is compiled in about a second, once for all studies of a network: as long as so
+# many gradients of a small one take. Counted, not timed, so that equal studies choose alike.
+_NATIVE_RUN_GRADIENTS = 4_000
 # Compiled by torch a step is about twice as fast; a kernel that is faster still is not challenged.
 _MUCH_FASTER = 0.5
 # For studies that do not say how long they go on.
@@ -105,12 +106,9 @@ class Calibration:
 
     def _choose(self, task: SupervisedTask) -> Backend:
         gradient_seconds = self._gradient_seconds(task)
-        run_seconds = self._run_seconds(gradient_seconds)
-        if run_seconds < _SHORT_RUN_SECONDS:
-            has_kernel = (
-                run_seconds >= _NATIVE_RUN_SECONDS and self._native_model(task) is not None
-            )
-            if not has_kernel or self._why_not_batched(task) is not None:
+        if self._run_seconds(gradient_seconds) < _SHORT_RUN_SECONDS:
+            is_worth_it = self._n_gradients >= _NATIVE_RUN_GRADIENTS
+            if not is_worth_it or self._native_model(task) is None or self._why_not_batched(task):
                 return "batched"
             _logger.info("The study trains with backend='native': too short to measure others.")
             return "native"
@@ -185,13 +183,18 @@ class Calibration:
             fastest = min(fastest, self._clock() - started)
         return fastest
 
-    def _run_seconds(self, step_seconds: float) -> float:
-        """What the whole run would take if a step of one network takes so long."""
+    @property
+    def _n_gradients(self) -> int:
+        """Of one network and one batch, in the whole run."""
         settings = self._configuration
         assert isinstance(self._task, SupervisedTask)  # noqa: S101  (checked by ``choose``)
         n_generations = settings.n_generations or _USUAL_GENERATIONS
         n_steps = n_generations * settings.n_epochs * self._task.train.n_batches
-        return step_seconds * n_steps * settings.population_size
+        return n_steps * settings.population_size
+
+    def _run_seconds(self, step_seconds: float) -> float:
+        """What the whole run would take if a step of one network takes so long."""
+        return step_seconds * self._n_gradients
 
     def _best(self) -> Backend:
         """The first one in the order of preference that no other is clearly faster than."""

@@ -48,7 +48,6 @@ def open_study(model: str = "mlp", backend: str = "auto", **arguments: object) -
 @pytest.mark.parametrize(
     ("seconds", "chosen", "n_measured"),
     [
-        ({"rows": 0.002, "native": 0.001}, "batched", 0),  # 1 s: not worth compiling
         ({"rows": 0.02, "native": 0.001}, "native", 0),  # 10 s: not worth measuring
         ({"rows": 0.1, "batched": 0.02, "native": 0.005}, "native", 3),
         ({"rows": 0.1, "batched": 0.02, "native": 0.019}, "batched", 3),
@@ -63,13 +62,26 @@ def test_a_kernel_is_chosen_where_it_is_fastest(
     seconds: dict[str, float], chosen: str, n_measured: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = pretend(monkeypatch, seconds)
+    monkeypatch.setattr(calibration, "_NATIVE_RUN_GRADIENTS", 480)
     assert open_study("mlp") == chosen
     assert len(measured) == n_measured
 
 
 @needs_compiler
+@pytest.mark.parametrize("rows", [1e-6, 0.02])
+def test_short_studies_choose_by_their_length_alone(
+    rows: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, {"rows": rows, "native": 0.001})
+    for least, chosen in ((480, "native"), (481, "batched")):
+        monkeypatch.setattr(calibration, "_NATIVE_RUN_GRADIENTS", least)
+        assert open_study("mlp", name=chosen) == chosen
+
+
+@needs_compiler
 def test_what_has_no_kernel_is_not_chosen_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = pretend(monkeypatch, {"rows": 0.02, "native": 0.001})
+    monkeypatch.setattr(calibration, "_NATIVE_RUN_GRADIENTS", 1)
     assert open_study("batch-norm") == "batched"
     assert open_study("branching", name="another") == "batched"
     assert measured == []
