@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from optuna_esgd.engine.foresight import apply_outcome
 from optuna_esgd.engine.individual import (
     Chronicle,
     Claim,
@@ -28,7 +29,6 @@ from optuna_esgd.engine.ports import Listener
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
 from optuna_esgd.store.outcomes import (
-    apply_outcome,
     best_of,
     check_layout,
     check_outcomes,

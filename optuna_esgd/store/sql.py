@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import cache
 
 import sqlalchemy as sa
 
@@ -36,14 +36,21 @@ from optuna_esgd.store.chronicle import read_chronicle
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
-from optuna_esgd.store.queries import read_finish_order, read_slots, select_individuals
+from optuna_esgd.store.queries import (
+    read_finish_order,
+    read_individuals,
+    read_slots,
+    select_individuals,
+)
 from optuna_esgd.store.rows import (
     WORKER_LENGTH,
     Values,
+    begins_with_key,
     certificate_of,
     has_key,
     individual_of,
     individual_values,
+    key_parameters,
     outcome_values,
     plan_values,
     slot_values,
@@ -52,6 +59,10 @@ from optuna_esgd.store.tables import individual, plan, slot, study
 from optuna_esgd.store.transactions import read, write
 
 _MOST_UPLOADS = 20
+_STATE = sa.select(individual.c.optimizer_state).where(begins_with_key(individual, 3))
+_PLAN = sa.select(plan.c.round).where(begins_with_key(plan, 2))
+_INSERT_PLAN = sa.insert(plan).values(committed_at=now_seconds())
+_INSERT_INDIVIDUALS, _INSERT_SLOTS = sa.insert(individual), sa.insert(slot)
 
 
 class SqlPopulation:
@@ -201,9 +212,10 @@ class SqlPopulation:
     def read_weights(self, reference: Reference) -> Snapshot:
         """Read an individual's final weights."""
         owner = f"the weights of individual {reference}"
+        parameters = key_parameters(self._uuid, reference)
 
         def body(connection: sa.Connection) -> Snapshot:
-            row = connection.execute(self._individuals(*reference)).one_or_none()
+            row = connection.execute(select_individuals(3), parameters).one_or_none()
             if row is None or row.weights is None:
                 raise rules.weights_not_found(
                     reference, None if row is None else individual_of(row)
@@ -217,19 +229,15 @@ class SqlPopulation:
         owner = f"the optimizer state of individual {reference}"
 
         def body(connection: sa.Connection) -> Snapshot | None:
-            digest = connection.scalar(
-                sa.select(individual.c.optimizer_state).where(
-                    has_key(individual, self._uuid, reference)
-                )
-            )
+            digest = connection.scalar(_STATE, key_parameters(self._uuid, reference))
             return None if digest is None else weights.read_snapshot(connection, digest, owner)
 
         return read(self._database, body)
 
     def individuals(self, *, generation: int | None = None) -> tuple[Individual, ...]:
         """All individuals (of one generation), ordered by (generation, round, number)."""
-        query = self._individuals() if generation is None else self._individuals(generation)
-        return read(self._database, lambda c: tuple(map(individual_of, c.execute(query))))
+        key = () if generation is None else (generation,)
+        return read(self._database, read_individuals, self._uuid, *key)
 
     def individual_of_trial(self, trial_number: int) -> Individual | None:
         """The individual a trial shows."""
@@ -310,20 +318,20 @@ class SqlPopulation:
                 "The study's population was deleted while it was open (`optuna-esgd prune`)."
             )
         key = (given.generation, given.round)
-        taken = {one.key for one in read_slots(connection, self._uuid, *key)}
-        if not taken.isdisjoint(given.slot_keys):
-            return False
+        known = connection.scalar(_PLAN, key_parameters(self._uuid, key))
+        if known is not None:
+            taken = {one.key for one in read_slots(connection, self._uuid, *key)}
+            if not taken.isdisjoint(given.slot_keys):
+                return False
         if places.were_collected(connection, self._uuid, given.trained_parents):
             return False
-        known = sa.select(plan.c.round).where(has_key(plan, self._uuid, key))
-        if connection.scalar(known) is None:
-            values = plan_values(self._uuid, given)
-            connection.execute(sa.insert(plan).values(**values, committed_at=now_seconds()))
+        if known is None:
+            connection.execute(_INSERT_PLAN, plan_values(self._uuid, given))
         if given.individuals:
             rows = [individual_values(self._uuid, one) for one in given.individuals]
-            connection.execute(sa.insert(individual), rows)
+            connection.execute(_INSERT_INDIVIDUALS, rows)
         if given.cohorts:
-            connection.execute(sa.insert(slot), slot_values(self._uuid, given))
+            connection.execute(_INSERT_SLOTS, slot_values(self._uuid, given))
         announce(connection, self._uuid)
         return True
 
@@ -368,20 +376,18 @@ class SqlPopulation:
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:
         """One statement for all rows that change in the same columns."""
-        keys = ("generation", "round", "number")
-        query = sa.update(individual).where(individual.c.study_uuid == self._uuid)
-        for key in keys:
-            query = query.where(individual.c[key] == sa.bindparam(f"key_{key}"))
         groups: dict[tuple[str, ...], list[Values]] = {}
         for one in ended:
-            row = {f"key_{key}": part for key, part in zip(keys, one.reference, strict=True)}
-            groups.setdefault(tuple(one.values), []).append({**row, **one.values})
+            row = {**key_parameters(self._uuid, one.reference), **one.values}
+            groups.setdefault(tuple(one.values), []).append(row)
         for columns, rows in groups.items():
-            values: Values = {column: sa.bindparam(column) for column in columns}
-            connection.execute(query.values(values), rows)
+            connection.execute(_update_individual(columns), rows)
 
-    def _individuals(self, *key: int) -> sa.Select[Any]:
-        return select_individuals(self._uuid, *key)
+
+@cache
+def _update_individual(columns: tuple[str, ...]) -> sa.Update:
+    values = {column: sa.bindparam(column) for column in columns}
+    return sa.update(individual).where(begins_with_key(individual, 3)).values(values)
 
 
 class _Ended:

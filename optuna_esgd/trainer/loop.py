@@ -16,7 +16,8 @@ from typing import Protocol
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
-from optuna_esgd.engine.individual import Facts, Individual, Plan, Slot
+from optuna_esgd.engine.foresight import after_plan, after_slot, is_round_finished
+from optuna_esgd.engine.individual import Claim, Facts, Individual, Plan, Slot
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
@@ -82,6 +83,7 @@ class WorkLoop:
         self.checkpoint_seconds = math.inf
         self._n_waits = 0
         self._facts = Facts()
+        self._are_foreseen = False
         self._rest: Train | Evaluate | None = None
         self._is_handing_out = False
 
@@ -89,11 +91,15 @@ class WorkLoop:
         """Read the facts and decide.
 
         With a barrier nothing else can be done while slots of a round are open: so after one of
-        them the others are offered without reading again, until they turn out to be taken.
+        them the others are offered without reading again, until they turn out to be taken. And
+        facts that follow from what this worker has just committed are not read, but used once: if
+        others were faster, what they lead to is refused.
         """
         if self._rest is not None:
             return self._rest
-        self._facts = self.population.facts()
+        if not self._are_foreseen:
+            self._facts = self.population.facts()
+        self._are_foreseen = False
         return decide(self._facts, self.configuration, self._explore)
 
     def next_individual(
@@ -158,6 +164,8 @@ class WorkLoop:
         """Store the plan; who wins also clears away what no living individual needs."""
         if not self.population.commit_plan(plan):
             return
+        if not self.configuration.asynchronous:
+            self._facts, self._are_foreseen = after_plan(self._facts, plan), True
         if plan.round == 0 and plan.generation > 0 and self._is_in_turn(plan):
             if plan.certificate:
                 _log_progress(plan)
@@ -212,12 +220,25 @@ class WorkLoop:
         except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
             self.population.release(claim)
             raise
-        if not is_mine:
+        if is_mine:
+            self._foresee(claim, outcomes)
+        else:
             _logger.warning(
                 "The lease on %s ran out before its work was done; another worker has it now and "
                 "this result is dropped. Raise lease_seconds if this happens often.",
                 claim.slot.key,
             )
+
+    def _foresee(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
+        """Know the facts after a slot of the latest round, as far as they depend on it."""
+        key = claim.slot.key
+        if self.configuration.asynchronous or key[:2] != (
+            self._facts.generation,
+            self._facts.round,
+        ):
+            return
+        self._facts = after_slot(self._facts, claim, outcomes)
+        self._are_foreseen = is_round_finished(self._facts)
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
         everyone = self._everyone(slot)

@@ -118,7 +118,7 @@ class Counted(MemoryPopulation):
         return super().facts()
 
 
-def test_facts_are_read_once_a_round() -> None:
+def test_one_worker_reads_the_facts_once() -> None:
     settings = Settings(population_size=4, n_offspring=4, n_generations=2)
     population = Counted(settings.configure(seed=0, cohort_size=1, maximize=False).to_json())
     loop = make_loop(population=population, settings=settings)
@@ -126,9 +126,23 @@ def test_facts_are_read_once_a_round() -> None:
     while loop.act(action := loop.decide()):
         n_slots += not isinstance(action, Commit)
     assert n_slots == 2 * (4 + 4)
-    assert population.n_readings == 2 * 2 * 2 + 1, (
-        "for the plan and the slots of 4 rounds; the end"
-    )
+    assert population.n_readings == 1, "what follows from its own commits it knows"
+
+
+def test_facts_are_read_once_a_round_of_two_workers() -> None:
+    settings = Settings(population_size=4, n_offspring=4, n_generations=2)
+    population = Counted(settings.configure(seed=0, cohort_size=1, maximize=False).to_json())
+    loops = [make_loop(population=population, settings=settings) for _ in range(2)]
+    n_slots = [0, 0]
+    is_open = [True, True]
+    while any(is_open):
+        for at, loop in enumerate(loops):
+            action = loop.decide()
+            n_slots[at] += not isinstance(action, Commit | Stop)
+            is_open[at] = loop.act(action)
+    assert min(n_slots) >= 4, "both have worked"
+    assert all(one.fitness is not None for one in population.individuals())
+    assert population.n_readings <= 2 * 4 * 2 + 2, "each at most twice a round, and at the end"
 
 
 def test_slots_that_others_took_meanwhile_are_not_waited_for() -> None:
