@@ -28,7 +28,8 @@ def after_plan(facts: Facts, plan: Plan) -> Facts:
         for key, numbers in zip(plan.slot_keys, plan.cohorts, strict=True)
     )
     planned = (
-        replace(one, hyperparameters=_plain(one.hyperparameters)) for one in plan.individuals
+        replace(one, hyperparameters=_plain(one.hyperparameters)) if one.hyperparameters else one
+        for one in plan.individuals
     )
     return Facts(
         generation=plan.generation,
@@ -39,7 +40,7 @@ def after_plan(facts: Facts, plan: Plan) -> Facts:
 
 
 def after_slot(facts: Facts, claim: Claim, outcomes: Sequence[Outcome]) -> Facts:
-    """The facts when a slot has just been finished; its digests are left to the store.
+    """The facts when a slot has just been finished; digests are left to the store.
 
     What others do in the other slots of the round is not in them.
     """
@@ -48,9 +49,7 @@ def after_slot(facts: Facts, claim: Claim, outcomes: Sequence[Outcome]) -> Facts
     return replace(
         facts,
         individuals=tuple(
-            apply_outcome(one, ended[one.reference], worker=claim.worker, weights=None)
-            if one.reference in ended
-            else one
+            _end(one, ended[one.reference], claim.worker) if one.reference in ended else one
             for one in facts.individuals
         ),
         slots=tuple(
@@ -88,6 +87,11 @@ def apply_outcome(
         n_evaluations=outcome.n_evaluations,
         worker=worker,
     )
+
+
+def _end(planned: Individual, outcome: Outcome, worker: str) -> Individual:
+    one = apply_outcome(planned, outcome, worker=worker, weights=None)
+    return one if outcome.weights is None else replace(one, is_stored=True)
 
 
 def _plain(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -55,6 +55,7 @@ from optuna_esgd.store.rows import (
     plan_values,
     slot_values,
 )
+from optuna_esgd.store.statements import execute_many
 from optuna_esgd.store.tables import individual, plan, slot, study
 from optuna_esgd.store.transactions import read, write
 
@@ -78,9 +79,9 @@ class SqlPopulation:
         self._database = database
         self._uuid = uuid
         self._configuration = dict(configuration)
-        pace = configuration.get("asynchronous", False)
-        self._read_facts = places.read_facts if pace else generations.read_facts
-        self._is_old = places.is_old if pace else generations.is_old
+        self._is_asynchronous = bool(configuration.get("asynchronous", False))
+        kind = places if self._is_asynchronous else generations
+        self._read_facts, self._is_old = kind.read_facts, kind.is_old
 
     @property
     def uuid(self) -> str:
@@ -323,15 +324,18 @@ class SqlPopulation:
             taken = {one.key for one in read_slots(connection, self._uuid, *key)}
             if not taken.isdisjoint(given.slot_keys):
                 return False
-        if places.were_collected(connection, self._uuid, given.trained_parents):
+        # With a barrier, who is late finds the plan itself: till then its parents are kept.
+        if self._is_asynchronous and places.were_collected(
+            connection, self._uuid, given.trained_parents
+        ):
             return False
         if known is None:
             connection.execute(_INSERT_PLAN, plan_values(self._uuid, given))
         if given.individuals:
             rows = [individual_values(self._uuid, one) for one in given.individuals]
-            connection.execute(_INSERT_INDIVIDUALS, rows)
+            execute_many(connection, _INSERT_INDIVIDUALS, rows)
         if given.cohorts:
-            connection.execute(_INSERT_SLOTS, slot_values(self._uuid, given))
+            execute_many(connection, _INSERT_SLOTS, slot_values(self._uuid, given))
         announce(connection, self._uuid)
         return True
 
@@ -381,12 +385,12 @@ class SqlPopulation:
             row = {**key_parameters(self._uuid, one.reference), **one.values}
             groups.setdefault(tuple(one.values), []).append(row)
         for columns, rows in groups.items():
-            connection.execute(_update_individual(columns), rows)
+            execute_many(connection, _update_individual(columns), rows)
 
 
 @cache
 def _update_individual(columns: tuple[str, ...]) -> sa.Update:
-    values = {column: sa.bindparam(column) for column in columns}
+    values: Values = {column: sa.bindparam(column) for column in columns}
     return sa.update(individual).where(begins_with_key(individual, 3)).values(values)
 
 
@@ -397,18 +401,19 @@ class _Ended:
         self.reference = Reference(claim.slot.key.generation, claim.slot.key.round, outcome.number)
         self.packed: list[PackedSnapshot] = []
         values: Values = outcome_values(outcome, worker=claim.worker[:WORKER_LENGTH])
-        digest = self._pack(outcome.weights)
-        values |= {"weights": digest, "weights_digest": digest}
-        values["optimizer_state"] = self._pack(outcome.optimizer_state)
+        # What stays NULL is not written: its indexes would be written again for most offspring.
+        if outcome.weights is not None:
+            digest = self._pack(outcome.weights)
+            values |= {"weights": digest, "weights_digest": digest}
+        if outcome.optimizer_state is not None:
+            values["optimizer_state"] = self._pack(outcome.optimizer_state)
         self.values = values
 
     @property
     def chunks(self) -> Iterable[Chunk]:
         return (chunk for packed in self.packed for chunk in packed.chunks)
 
-    def _pack(self, snapshot: Snapshot | None) -> str | None:
-        if snapshot is None:
-            return None
+    def _pack(self, snapshot: Snapshot) -> str:
         packed = pack(snapshot)
         self.packed.append(packed)
         return packed.listing.digest

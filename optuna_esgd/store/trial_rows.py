@@ -27,6 +27,7 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.store import trials
 from optuna_esgd.store.engines import Database
 from optuna_esgd.store.sql import SqlPopulation
+from optuna_esgd.store.statements import execute_many
 from optuna_esgd.store.storages import is_own_database, unwrap
 from optuna_esgd.store.transactions import write
 
@@ -61,7 +62,8 @@ class TrialRows:
         self._trials = tables["trials"]
         self._params = tables["trial_params"]
         self._attributes = tables["trial_user_attributes"]
-        self._values = tables["trial_values"]
+        self._inserts = [sa.insert(table) for table in (self._params, self._attributes)]
+        self._insert_values = sa.insert(tables["trial_values"])
         studies = tables["studies"].c
         of_study = studies.study_id == study_id
         self._locked = sa.select(studies.study_id).where(of_study).with_for_update()
@@ -180,10 +182,11 @@ class TrialRows:
             for at, value in enumerate(one.values or ())
             for stored, kind in [to_stored(value)]
         ]
-        rows_of = ((self._params, params), (self._attributes, attributes), (self._values, values))
-        for table, rows in rows_of:
+        for insert, rows in zip(self._inserts, (params, attributes), strict=True):
             if rows:
-                connection.execute(sa.insert(table), rows)
+                execute_many(connection, insert, rows)
+        if values:  # their kind is an enumeration, which SQLAlchemy knows how to write
+            connection.execute(self._insert_values, values)
 
 
 def find_trial_rows(study: optuna.Study, population: Population) -> TrialRows | None:

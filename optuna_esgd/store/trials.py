@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.rows import begins_with_key, has_key, individual_of, key_parameters
+from optuna_esgd.store.statements import execute_many
 from optuna_esgd.store.tables import individual, trial
 from optuna_esgd.store.weights import batches
 
@@ -72,7 +73,7 @@ def show(connection: sa.Connection, study_uuid: str, numbers: Mapping[Reference,
     rows = [
         {**key_parameters(study_uuid, one), "shown_by": number} for one, number in numbers.items()
     ]
-    connection.execute(_SHOW, rows)
+    execute_many(connection, _SHOW, rows)
 
 
 def bind(

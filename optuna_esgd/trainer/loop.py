@@ -33,6 +33,9 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 1.0
+# A collection takes several transactions, however little there is to collect.
+_MOST_COLLECTED_GENERATIONS = 8
+_MOST_COLLECTED_BYTES = 32 * 2**20
 _WAITS_BEFORE_WARNING = 15  # about ten seconds
 
 
@@ -66,6 +69,7 @@ class WorkLoop:
         workshop: Does the work of slots.
         preemption: Asks this worker to stop.
         checkpoint_seconds: Seconds between two checkpoints of one SGD step.
+        tell: Is told of everyone in a generation that has ended, before the next one begins.
     """
 
     def __init__(
@@ -81,11 +85,13 @@ class WorkLoop:
         self.workshop = workshop
         self.preemption = Preemption()
         self.checkpoint_seconds = math.inf
+        self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
         self._n_waits = 0
         self._facts = Facts()
         self._are_foreseen = False
         self._rest: Train | Evaluate | None = None
         self._is_handing_out = False
+        self._most_bytes = 0
 
     def decide(self) -> Action:
         """Read the facts and decide.
@@ -161,24 +167,37 @@ class WorkLoop:
         return True
 
     def _commit(self, plan: Plan) -> None:
-        """Store the plan; who wins also clears away what no living individual needs."""
+        """Store the plan; who wins also clears away, now and then, what nobody needs any more."""
+        if plan.round == 0 and not self.configuration.asynchronous:
+            self.tell(self._facts.individuals)
         if not self.population.commit_plan(plan):
             return
         if not self.configuration.asynchronous:
             self._facts, self._are_foreseen = after_plan(self._facts, plan), True
-        if plan.round == 0 and plan.generation > 0 and self._is_in_turn(plan):
-            if plan.certificate:
-                _log_progress(plan)
-            self.population.collect_garbage()
-
-    def _is_in_turn(self, plan: Plan) -> bool:
-        """True for one plan per generation; cohorts that are planned one by one take turns.
-
-        So a cohort that is stuck keeps the others from clearing away in few generations only.
-        """
+        if plan.round > 0 or plan.generation == 0:
+            return
+        # Cohorts that are planned one by one take turns: so one that is stuck keeps the others
+        # from clearing away in few generations only.
         all_cohorts = cohorts(self.configuration, self.configuration.population_size)
         n_plans = len(all_cohorts) // len(plan.cohorts)
-        return (plan.generation + plan.first_cohort) % n_plans == 0
+        n_turns, rest = divmod(plan.generation + plan.first_cohort, n_plans)
+        if rest:
+            return
+        if plan.certificate:
+            _log_progress(plan)
+        is_last = not self.configuration.wants(plan.generation + 1)
+        if is_last or n_turns % self._collection_interval() == 0:
+            self.population.collect_garbage()
+
+    def _collection_interval(self) -> int:
+        """How many generations go by between two collections: few if they take much room.
+
+        Whoever has not trained yet does not know, and collects.
+        """
+        n_bytes = self._most_bytes * self.configuration.population_size
+        if n_bytes == 0:
+            return 1
+        return max(1, min(_MOST_COLLECTED_GENERATIONS, _MOST_COLLECTED_BYTES // n_bytes))
 
     def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
@@ -232,6 +251,7 @@ class WorkLoop:
     def _foresee(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         """Know the facts after a slot of the latest round, as far as they depend on it."""
         key = claim.slot.key
+        self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
         if self.configuration.asynchronous or key[:2] != (
             self._facts.generation,
             self._facts.round,
@@ -281,6 +301,12 @@ class WorkLoop:
             # What changed just before is not heard of: the pause is short at first. Looking again
             # here would take a second connection of every worker that waits.
             listener.wait(pause)
+
+
+def _n_bytes(outcome: Outcome) -> int:
+    """What an outcome takes in the database."""
+    kept = (outcome.weights, outcome.optimizer_state)
+    return sum(len(one.payload) for one in kept if one is not None)
 
 
 def _log_progress(plan: Plan) -> None:
