@@ -13,6 +13,7 @@ from optuna_esgd.engine.individual import (
     Claim,
     Facts,
     Individual,
+    Onward,
     Plan,
     Reference,
     Slot,
@@ -148,16 +149,39 @@ class SqlPopulation:
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
-        rules.check_outcomes(claim, outcomes)
-        ended = [_Ended(claim, outcome) for outcome in outcomes]
-        chunks = [chunk for one in ended for chunk in one.chunks]
-        # Before much is uploaded; with little the transaction finds out itself.
-        is_small = weights.are_small(chunks)
-        if not is_small and not read(self._database, claims.is_held, self._uuid, claim):
-            return read(self._database, claims.was_finished_by, self._uuid, claim)
-        return self._upload(
-            chunks, claim, lambda connection: self._finish(connection, claim, ended)
+        return self._finish_and(claim, outcomes, lambda _connection: None)
+
+    def finish_and_go_on(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        *,
+        plan: Plan | None,
+        keys: Sequence[SlotKey],
+        lease_seconds: float,
+    ) -> Onward:
+        """Finish a slot, store what comes next, and take a slot, in one transaction."""
+        is_planned = False
+        made: Slot | None = None
+
+        def go_on(connection: sa.Connection) -> None:
+            nonlocal is_planned, made
+            if plan is not None:
+                # Run again after a commit whose answer got lost, it finds its own plan there.
+                is_planned = self._commit_plan(connection, plan) or is_planned
+            if keys and not claims.is_claimed_by(
+                connection, self._uuid, made, worker=claim.worker
+            ):
+                made = claims.claim(
+                    connection, self._uuid, keys, worker=claim.worker, lease_seconds=lease_seconds
+                )
+
+        if not self._finish_and(claim, outcomes, go_on):
+            return Onward(is_finished=False)
+        following = (
+            None if made is None else Claim(slot=made, attempt=made.attempt, worker=claim.worker)
         )
+        return Onward(is_finished=True, is_planned=is_planned, claim=following)
 
     def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
         """Keep how far the slot's work has come; False if the claim is lost."""
@@ -338,6 +362,29 @@ class SqlPopulation:
             execute_many(connection, _INSERT_SLOTS, slot_values(self._uuid, given))
         announce(connection, self._uuid)
         return True
+
+    def _finish_and(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        go_on: Callable[[sa.Connection], None],
+    ) -> bool:
+        """Finish a slot, and go on in the same transaction if it could be finished."""
+        rules.check_outcomes(claim, outcomes)
+        ended = [_Ended(claim, outcome) for outcome in outcomes]
+        chunks = [chunk for one in ended for chunk in one.chunks]
+        # Before much is uploaded; with little the transaction finds out itself.
+        is_small = weights.are_small(chunks)
+        if not is_small and not read(self._database, claims.is_held, self._uuid, claim):
+            return read(self._database, claims.was_finished_by, self._uuid, claim)
+
+        def body(connection: sa.Connection) -> bool | None:
+            is_finished = self._finish(connection, claim, ended)
+            if is_finished:
+                go_on(connection)
+            return is_finished
+
+        return self._upload(chunks, claim, body)
 
     def _upload(
         self,

@@ -10,14 +10,23 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
+from optuna_esgd.engine.explore import ExploreSpaces, explore_nothing
 from optuna_esgd.engine.foresight import after_plan, after_slot, is_round_finished
-from optuna_esgd.engine.individual import Claim, Facts, Individual, Plan, Slot
+from optuna_esgd.engine.individual import (
+    Claim,
+    Facts,
+    Individual,
+    Onward,
+    Plan,
+    Slot,
+    SlotKey,
+)
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
@@ -55,6 +64,17 @@ class Workshop(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """What a worker knows before it finishes a slot: the facts after it, and the plan after them.
+
+    None for what depends on others.
+    """
+
+    facts: Facts | None = None
+    plan: Plan | None = None
+
+
 def worker_name() -> str:
     """Who works here: host, process and thread."""
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
@@ -69,6 +89,8 @@ class WorkLoop:
         workshop: Does the work of slots.
         preemption: Asks this worker to stop.
         checkpoint_seconds: Seconds between two checkpoints of one SGD step.
+        claims_ahead: Whether this worker goes on after a slot for sure, and so may claim the next
+            one together with finishing it. Who stops all the same calls ``give_back``.
         tell: Is told of everyone in a generation that has ended, before the next one begins.
     """
 
@@ -85,6 +107,8 @@ class WorkLoop:
         self.workshop = workshop
         self.preemption = Preemption()
         self.checkpoint_seconds = math.inf
+        self.claims_ahead = False
+        self._claim: Claim | None = None
         self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
         self._n_waits = 0
         self._facts = Facts()
@@ -166,14 +190,25 @@ class WorkLoop:
         self._n_waits = 0
         return True
 
+    def give_back(self) -> None:
+        """Let others have a slot that was claimed ahead."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            self._rest = None
+            self.population.release(claim)
+
     def _commit(self, plan: Plan) -> None:
-        """Store the plan; who wins also clears away, now and then, what nobody needs any more."""
+        """Store the plan."""
         if plan.round == 0 and not self.configuration.asynchronous:
             self.tell(self._facts.individuals)
         if not self.population.commit_plan(plan):
             return
         if not self.configuration.asynchronous:
             self._facts, self._are_foreseen = after_plan(self._facts, plan), True
+        self._clear_away(plan)
+
+    def _clear_away(self, plan: Plan) -> None:
+        """Who stored the plan also clears away, now and then, what nobody needs any more."""
         if plan.round > 0 or plan.generation == 0:
             return
         # Cohorts that are planned one by one take turns: so one that is stuck keeps the others
@@ -201,11 +236,13 @@ class WorkLoop:
 
     def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
-        claim = self.population.claim_one_of(
-            [slot.key for slot in action.slots],
-            worker=worker_name(),
-            lease_seconds=self.configuration.lease_seconds,
-        )
+        claim, self._claim = self._claim, None
+        if claim is None:
+            claim = self.population.claim_one_of(
+                [slot.key for slot in action.slots],
+                worker=worker_name(),
+                lease_seconds=self.configuration.lease_seconds,
+            )
         self._rest = None
         if claim is None:
             return
@@ -224,7 +261,8 @@ class WorkLoop:
             with keep_lease(self.population, claim, lease_seconds):
                 with self.preemption.interruptible():
                     outcomes = self._outcomes(claim.slot, checkpoints)
-                is_mine = self.population.finish(claim, outcomes)
+                ahead = self._look_ahead(claim, outcomes)
+                onward = self._finish(claim, outcomes, ahead.plan)
         except StorageError:
             raise  # nothing can be written now; the lease runs out by itself
         except Preempted:
@@ -233,14 +271,14 @@ class WorkLoop:
             raise
         except Exception:
             # With the lease lost, what was needed may be collected: that is not a failure.
-            is_mine = self.population.release(claim, failure=traceback.format_exc())
-            if is_mine:
+            if self.population.release(claim, failure=traceback.format_exc()):
                 raise
+            onward = Onward(is_finished=False)
         except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
             self.population.release(claim)
             raise
-        if is_mine:
-            self._foresee(claim, outcomes)
+        if onward.is_finished:
+            self._go_on(onward, ahead)
         else:
             _logger.warning(
                 "The lease on %s ran out before its work was done; another worker has it now and "
@@ -248,17 +286,54 @@ class WorkLoop:
                 claim.slot.key,
             )
 
-    def _foresee(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
-        """Know the facts after a slot of the latest round, as far as they depend on it."""
-        key = claim.slot.key
+    def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> _Ahead:
+        """What is known to be when this slot is finished."""
         self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
-        if self.configuration.asynchronous or key[:2] != (
-            self._facts.generation,
-            self._facts.round,
-        ):
+        latest = (self._facts.generation, self._facts.round)
+        if self.configuration.asynchronous or claim.slot.key[:2] != latest:
+            return _Ahead()
+        facts = after_slot(self._facts, claim, outcomes)
+        # What a sampler chooses may depend on outcomes that are not stored yet.
+        is_pure = isinstance(self._explore, ExploreSpaces) or self._explore is explore_nothing
+        if not is_pure or not is_round_finished(facts):
+            return _Ahead(facts)
+        try:
+            action = decide(facts, self.configuration, self._explore)
+        except Exception:  # not the slot's fault; it comes up again when it is its turn
+            return _Ahead(facts)
+        return _Ahead(facts, action.plan if isinstance(action, Commit) else None)
+
+    def _finish(self, claim: Claim, outcomes: Sequence[Outcome], plan: Plan | None) -> Onward:
+        """Store what became of a slot, together with what this worker would do next anyway."""
+        keys: Sequence[SlotKey] = ()
+        if self.claims_ahead and not self.preemption.is_requested:
+            rest = () if self._rest is None else self._rest.slots
+            keys = [slot.key for slot in rest] if plan is None else plan.slot_keys
+        onward = self.population.finish_and_go_on(
+            claim,
+            outcomes,
+            plan=plan,
+            keys=keys,
+            lease_seconds=self.configuration.lease_seconds,
+        )
+        if keys and onward.claim is None:
+            self._rest = None
+        return onward
+
+    def _go_on(self, onward: Onward, ahead: _Ahead) -> None:
+        """Know what has been stored."""
+        self._claim = onward.claim
+        if ahead.facts is None:
             return
-        self._facts = after_slot(self._facts, claim, outcomes)
-        self._are_foreseen = is_round_finished(self._facts)
+        self._facts, self._are_foreseen = ahead.facts, is_round_finished(ahead.facts)
+        if ahead.plan is None:
+            return
+        if ahead.plan.round == 0:
+            self.tell(ahead.facts.individuals)
+        # If somebody else has stored it, it is the same.
+        self._facts = after_plan(ahead.facts, ahead.plan)
+        if onward.is_planned:
+            self._clear_away(ahead.plan)
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
         everyone = self._everyone(slot)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import optuna
 
 from optuna_esgd.engine.actions import Stop, Train
-from optuna_esgd.errors import EsgdError
+from optuna_esgd.errors import EsgdError, StorageError
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
@@ -51,8 +51,14 @@ def work(
     """
     loop = trainer.open(study)
     loop.preemption, loop.checkpoint_seconds = preemption, checkpoint_seconds
-    with _sparing_the_collector():
-        return _work(trainer, study, loop)
+    loop.claims_ahead = True
+    try:
+        with _sparing_the_collector():
+            return _work(trainer, study, loop)
+    finally:
+        loop.claims_ahead = False
+        with contextlib.suppress(StorageError):  # then its lease runs out by itself
+            loop.give_back()
 
 
 def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
@@ -79,7 +85,7 @@ def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
     return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def _sparing_the_collector() -> Iterator[None]:
     """Keep Python's garbage collector from looking again and again at what was there before.
 
