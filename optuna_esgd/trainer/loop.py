@@ -299,7 +299,7 @@ class WorkLoop:
             return _Ahead(facts)
         try:
             action = decide(facts, self.configuration, self._explore)
-        except Exception:  # not the slot's fault; it comes up again when it is its turn
+        except Exception:  # noqa: BLE001 - not the slot's fault; it comes up again in its turn
             return _Ahead(facts)
         return _Ahead(facts, action.plan if isinstance(action, Commit) else None)
 

@@ -123,14 +123,17 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     return made
 
 
+@pytest.mark.parametrize("claims_ahead", [False, True])
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize(("cohort_size", "n_rounds"), [(4, 1), (2, 1), (1, 2)])
 def test_foreseen_facts_are_those_that_are_read(
-    make: Make, n_workers: int, cohort_size: int, n_rounds: int
+    make: Make, claims_ahead: bool, n_workers: int, cohort_size: int, n_rounds: int
 ) -> None:
     configuration = _configure(cohort_size, n_rounds)
     population = make(configuration)
     loops = [Watched(population, configuration, _explore, Workshop()) for _ in range(n_workers)]
+    for loop in loops:
+        loop.claims_ahead = claims_ahead
     turns = stream(1, n_workers, "turns")
     running = list(loops)
     while running:  # whoever's turn it is
