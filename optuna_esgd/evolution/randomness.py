@@ -7,6 +7,7 @@ draw does not depend on the worker, on the order of arrival, or on how often it 
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,8 @@ def stream(seed: int, *counter: int | str) -> np.random.Generator:
     Returns:
         A generator that yields the same numbers whenever it is opened with the same arguments.
     """
-    return np.random.Generator(np.random.Philox(_Key(_digest(seed, counter))))
+    key: Any = _Key(_digest(seed, counter))  # NumPy's own types forget that it takes these
+    return np.random.Generator(np.random.Philox(key))
 
 
 def derive_seed(seed: int, *counter: int | str) -> int:

@@ -7,7 +7,7 @@ chunks refuse to let go of what has just been used; the transaction that loses i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -152,7 +152,7 @@ def _delete_chunks(connection: sa.Connection, digests: list[str]) -> int:
     return int(n_bytes or 0)
 
 
-_DIGESTS = sa.bindparam("digests", expanding=True)
+_DIGESTS: sa.BindParameter[Any] = sa.bindparam("digests", expanding=True)
 _UNUSED_SNAPSHOTS = sa.select(snapshot.c.digest).where(_is_unused_snapshot())
 _UNUSED_CHUNKS = sa.select(chunk.c.digest).where(
     _is_unused_chunk(),

@@ -81,8 +81,9 @@ class SqlPopulation:
         self._uuid = uuid
         self._configuration = dict(configuration)
         self._is_asynchronous = bool(configuration.get("asynchronous", False))
-        kind = places if self._is_asynchronous else generations
-        self._read_facts, self._is_old = kind.read_facts, kind.is_old
+        pace = self._is_asynchronous
+        self._read_facts = places.read_facts if pace else generations.read_facts
+        self._is_old = places.is_old if pace else generations.is_old
 
     @property
     def uuid(self) -> str:

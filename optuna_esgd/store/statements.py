@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
 
 # Of others SQLAlchemy joins the rows itself, or they are measured to gain nothing.
 _DRIVERS = frozenset({"pysqlite", "psycopg"})
@@ -43,7 +44,7 @@ def execute_many(
 @lru_cache(maxsize=256)
 def _compile(
     statement: sa.Insert | sa.Update, names: tuple[str, ...], dialect: sa.Dialect
-) -> tuple[sa.Compiled, dict[str, Any]]:
+) -> tuple[SQLCompiler, dict[str, Any]]:
     """The statement in the dialect's words, and what it brings along itself."""
     compiled = statement.compile(dialect=dialect, column_keys=list(names))
     constants = {

@@ -91,7 +91,7 @@ class WorkLoop:
         checkpoint_seconds: Seconds between two checkpoints of one SGD step.
         claims_ahead: Whether this worker goes on after a slot for sure, and so may claim the next
             one together with finishing it. Who stops all the same calls ``give_back``.
-        tell: Is told of everyone in a generation that has ended, before the next one begins.
+        tell: Is told of everyone in a generation when one of its rounds has ended.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class WorkLoop:
 
     def _commit(self, plan: Plan) -> None:
         """Store the plan."""
-        if plan.round == 0 and not self.configuration.asynchronous:
+        if not self.configuration.asynchronous:
             self.tell(self._facts.individuals)
         if not self.population.commit_plan(plan):
             return
@@ -328,8 +328,7 @@ class WorkLoop:
         self._facts, self._are_foreseen = ahead.facts, is_round_finished(ahead.facts)
         if ahead.plan is None:
             return
-        if ahead.plan.round == 0:
-            self.tell(ahead.facts.individuals)
+        self.tell(ahead.facts.individuals)
         # If somebody else has stored it, it is the same.
         self._facts = after_plan(ahead.facts, ahead.plan)
         if onward.is_planned:

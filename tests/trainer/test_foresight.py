@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from optuna_esgd.engine.actions import Action, Stop
 from optuna_esgd.engine.configuration import Configuration, Settings
-from optuna_esgd.engine.individual import Facts, Individual
+from optuna_esgd.engine.individual import Facts, Individual, Reference
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.evolution.randomness import stream
@@ -69,12 +70,12 @@ def _draw(one: Individual) -> float:
     return float(stream(0, *one.reference, "fitness").normal())
 
 
-def _explore(births: Sequence[Individual], parents: object) -> list[tuple[str, dict[str, Value]]]:
+def _explore(
+    births: Sequence[Individual], parents: Mapping[Reference, Individual]
+) -> list[tuple[str, Mapping[str, Value]]]:
     """As a sampler of somebody else's may do: with NumPy's numbers."""
-    return [
-        ("SGD", {"lr": np.float32(0.1), "n": np.int64(3), "nesterov": np.bool_(1), "x": 0.1})
-        for _ in births
-    ]
+    values: dict[str, Any] = {"lr": np.float32(0.1), "n": np.int64(3), "on": np.bool_(1), "x": 0.1}
+    return [("SGD", values) for _ in births]
 
 
 def _check(foreseen: Facts, population: Population) -> None:

@@ -266,11 +266,15 @@ def test_who_is_asked_to_stop_claims_nothing_ahead() -> None:
 def test_a_slot_that_was_claimed_ahead_and_lost_is_worked_on_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    loop = make_loop(settings=Settings(population_size=2, n_generations=1, n_offspring=2))
+    settings = Settings(population_size=2, n_generations=1, n_offspring=2)
+    population = MemoryPopulation(
+        settings.configure(seed=0, cohort_size=1, maximize=False).to_json()
+    )
+    loop = make_loop(population=population, settings=settings)
     loop.claims_ahead = True
     loop.act(begin(loop))
-    key = loop.population.slots()[1].key
-    loop.population._slots[key].lease_until = 0.0
+    key = population.slots()[1].key
+    population._slots[key].lease_until = 0.0
     thief = loop.population.claim(key, worker="thief", lease_seconds=60)
     assert thief is not None
     with caplog.at_level(logging.WARNING):
