@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
+from optuna_esgd.engine.collecting import collection_interval
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.explore import ExploreSpaces, explore_nothing
@@ -42,9 +43,6 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 1.0
-# A collection takes several transactions, however little there is to collect.
-_MOST_COLLECTED_GENERATIONS = 8
-_MOST_COLLECTED_BYTES = 32 * 2**20
 _WAITS_BEFORE_WARNING = 15  # about ten seconds
 
 
@@ -221,18 +219,10 @@ class WorkLoop:
         if plan.certificate:
             _log_progress(plan)
         is_last = not self.configuration.wants(plan.generation + 1)
-        if is_last or n_turns % self._collection_interval() == 0:
+        # Whoever has not trained yet does not know how much there is, and collects.
+        interval = collection_interval(self._most_bytes, self.configuration.population_size)
+        if is_last or n_turns % interval == 0:
             self.population.collect_garbage()
-
-    def _collection_interval(self) -> int:
-        """How many generations go by between two collections: few if they take much room.
-
-        Whoever has not trained yet does not know, and collects.
-        """
-        n_bytes = self._most_bytes * self.configuration.population_size
-        if n_bytes == 0:
-            return 1
-        return max(1, min(_MOST_COLLECTED_GENERATIONS, _MOST_COLLECTED_BYTES // n_bytes))
 
     def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
