@@ -9,6 +9,7 @@ import torch
 
 from optuna_esgd.doctor.findings import Finding
 from optuna_esgd.doctor.patient import Patient
+from optuna_esgd.engine.collecting import collection_interval
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.genome.codec import encode
 
@@ -53,9 +54,9 @@ def most_stored_bytes(
 ) -> int:
     """Bytes of weights and states that are alive at one time, at most.
 
-    The last finished generation and the one in training; the best so far; of each cohort of
-    offspring one that beats everyone; and a checkpoint for each worker: every row where it stands,
-    and where it would return to.
+    The last finished generation and the one in training, and those since the last collection; the
+    best so far; of each cohort of offspring one that beats everyone; and a checkpoint for each
+    worker: every row where it stands, and where it would return to.
 
     Args:
         configuration: Of the run.
@@ -69,7 +70,11 @@ def most_stored_bytes(
     n_cohorts = len(cohorts(configuration, n_individuals))
     n_in_work = min(n_workers, n_cohorts) * configuration.cohort_size
     checkpoints = 2 * n_in_work * (weights + state) if configuration.n_epochs > 1 else 0
-    return 2 * n_individuals * (weights + state) + (1 + n_winners) * weights + checkpoints
+    interval = collection_interval(weights + state, n_individuals)
+    n_generations = configuration.n_generations or interval + 1
+    n_kept = min(interval + 1, max(n_generations, 2))
+    generations = n_kept * n_individuals * (weights + state)
+    return generations + (1 + (n_kept - 1) * n_winners) * weights + checkpoints
 
 
 def _state_bytes(patient: Patient) -> int:

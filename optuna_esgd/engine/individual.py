@@ -127,6 +127,21 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Onward:
+    """What became of finishing a slot and going on in the same breath.
+
+    Attributes:
+        is_finished: Whether the slot was still the caller's; if not, nothing was written.
+        is_planned: Whether the plan was stored.
+        claim: The next slot, if there was one to be had.
+    """
+
+    is_finished: bool
+    is_planned: bool = False
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """One round, or one cohort of it, laid out: who is in it, and in which slots.
 

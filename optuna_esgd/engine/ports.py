@@ -13,6 +13,7 @@ from optuna_esgd.engine.individual import (
     Claim,
     Facts,
     Individual,
+    Onward,
     Plan,
     Reference,
     Slot,
@@ -120,6 +121,27 @@ class Population(Protocol):
 
         Returns:
             False if the claim is lost; then nothing becomes visible.
+        """
+        ...
+
+    def finish_and_go_on(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        *,
+        plan: Plan | None,
+        keys: Sequence[SlotKey],
+        lease_seconds: float,
+    ) -> Onward:
+        """As ``finish``, ``commit_plan`` and ``claim_one_of``, all together or nothing.
+
+        Args:
+            claim: Whose slot is finished; if it is lost, nothing is written.
+            outcomes: As for ``finish``.
+            plan: What comes next, if that is known already.
+            keys: Slots of which the same worker takes the first that is claimable, perhaps of the
+                plan; none for no other claim.
+            lease_seconds: Of the new claim.
         """
         ...
 

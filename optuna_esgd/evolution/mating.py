@@ -63,8 +63,27 @@ def draw_parents(
         hyperparameters are inherited.
     """
     n_drawn = min(n_parents, int(np.count_nonzero(weights)))
-    drawn: list[int] = []
-    if n_drawn:
-        drawn = rng.choice(len(weights), size=n_drawn, replace=False, p=weights).tolist()
+    drawn = _draw_distinct(weights, n_drawn, rng)
+    if n_drawn == n_parents:
+        return tuple(drawn)
     others = rng.permutation(np.flatnonzero(weights == 0)).tolist()
     return tuple([*drawn, *others][:n_parents])
+
+
+def _draw_distinct(weights: FloatArray, n_drawn: int, rng: np.random.Generator) -> list[int]:
+    """Draw what ``rng.choice(n, n_drawn, replace=False, p=weights)`` does, number for number.
+
+    The wheel is spun for all at once; who was hit again loses the sector, and it is spun for the
+    rest. NumPy checks and sorts more than a few parents need, and takes five times as long.
+    """
+    drawn: list[int] = []
+    left = weights
+    while len(drawn) < n_drawn:
+        spins = rng.random(n_drawn - len(drawn))
+        if drawn:
+            left = weights.copy()
+            left[drawn] = 0.0
+        ends = np.cumsum(left)
+        ends /= ends[-1]
+        drawn += dict.fromkeys(ends.searchsorted(spins, side="right").tolist())
+    return drawn

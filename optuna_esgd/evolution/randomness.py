@@ -7,13 +7,28 @@ draw does not depend on the worker, on the order of arrival, or on how often it 
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 
 def _digest(seed: int, counter: tuple[int | str, ...]) -> bytes:
     text = repr((int(seed), *(part if isinstance(part, str) else int(part) for part in counter)))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+class _Key(ISeedSequence):
+    """A key of Philox. By the argument ``key`` it would ask the system for random bytes first."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._words = np.frombuffer(digest[::-1], dtype="<u8").astype(np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> npt.NDArray[np.uint64]:
+        """The two words of the key, the lower one first."""
+        del n_words, dtype
+        return self._words
 
 
 def stream(seed: int, *counter: int | str) -> np.random.Generator:
@@ -26,7 +41,8 @@ def stream(seed: int, *counter: int | str) -> np.random.Generator:
     Returns:
         A generator that yields the same numbers whenever it is opened with the same arguments.
     """
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(seed, counter), "big")))
+    key: Any = _Key(_digest(seed, counter))  # NumPy's own types forget that it takes these
+    return np.random.Generator(np.random.Philox(key))
 
 
 def derive_seed(seed: int, *counter: int | str) -> int:

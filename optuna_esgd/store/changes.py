@@ -13,11 +13,15 @@ import sqlalchemy as sa
 from optuna_esgd.engine.individual import SlotKey
 from optuna_esgd.engine.ports import Listener
 from optuna_esgd.store.engines import Database
-from optuna_esgd.store.rows import has_key
+from optuna_esgd.store.rows import begins_with_key, key_parameters
 from optuna_esgd.store.tables import slot
 from optuna_esgd.store.transactions import translate
 
 _CHANNEL = "esgd_{}"
+_NOTIFY = sa.select(sa.func.pg_notify(sa.bindparam("channel", type_=sa.String), ""))
+_NOTIFY_IF_LAST = _NOTIFY.where(
+    ~sa.exists().where(begins_with_key(slot, 2), slot.c.state != "finished")
+)
 
 
 class Sleeper:
@@ -31,7 +35,7 @@ class Sleeper:
 def announce(connection: sa.Connection, study_uuid: str) -> None:
     """Wake those who listen to this population, when the transaction commits."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_notify(_CHANNEL.format(study_uuid), "")))
+        connection.execute(_NOTIFY, {"channel": _CHANNEL.format(study_uuid)})
 
 
 def announce_last(connection: sa.Connection, study_uuid: str, key: SlotKey) -> None:
@@ -41,9 +45,10 @@ def announce_last(connection: sa.Connection, study_uuid: str, key: SlotKey) -> N
     nobody is woken before one of them has planned what comes next.
     """
     if connection.dialect.name == "postgresql":
-        is_open = sa.and_(has_key(slot, study_uuid, key[:2]), slot.c.state != "finished")
-        notify = sa.func.pg_notify(_CHANNEL.format(study_uuid), "")
-        connection.execute(sa.select(notify).where(~sa.exists().where(is_open)))
+        channel = _CHANNEL.format(study_uuid)
+        connection.execute(
+            _NOTIFY_IF_LAST, {**key_parameters(study_uuid, key[:2]), "channel": channel}
+        )
 
 
 @contextmanager

@@ -8,8 +8,11 @@ from optuna_esgd.engine.individual import Claim, SlotKey
 from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.store import claims, weights
 from optuna_esgd.store.chunks import PackedSnapshot
-from optuna_esgd.store.rows import has_key
+from optuna_esgd.store.rows import begins_with_key, key_parameters
 from optuna_esgd.store.tables import checkpoint
+
+_SNAPSHOT = sa.select(checkpoint.c.snapshot).where(begins_with_key(checkpoint, 3))
+_DELETE = sa.delete(checkpoint).where(begins_with_key(checkpoint, 3))
 
 
 def save(
@@ -42,8 +45,7 @@ def save(
 
 def read(connection: sa.Connection, study_uuid: str, key: SlotKey) -> Snapshot | None:
     """The slot's checkpoint, every byte checked."""
-    query = sa.select(checkpoint.c.snapshot).where(has_key(checkpoint, study_uuid, key))
-    digest = connection.scalar(query)
+    digest = connection.scalar(_SNAPSHOT, key_parameters(study_uuid, key))
     if digest is None:
         return None
     return weights.read_snapshot(connection, digest, f"the checkpoint of {key}")
@@ -51,4 +53,4 @@ def read(connection: sa.Connection, study_uuid: str, key: SlotKey) -> Snapshot |
 
 def delete(connection: sa.Connection, study_uuid: str, key: SlotKey) -> None:
     """Forget the slot's checkpoint."""
-    connection.execute(sa.delete(checkpoint).where(has_key(checkpoint, study_uuid, key)))
+    connection.execute(_DELETE, key_parameters(study_uuid, key))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import xxhash
 
@@ -16,6 +17,7 @@ from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.errors import ConfigurationError, CorruptionError
 
 MOST_MANIFEST_BYTES = 2**24  # more than a hundred thousand tensors
+_SMALL_MANIFEST_BYTES = 2**16
 CHUNK_BYTES = 2**20  # measured: best or equal everywhere; 16 MiB breaks MariaDB's packet limit
 
 
@@ -113,8 +115,15 @@ def snapshot_digest(manifest: bytes, chunk_digests: Iterable[str]) -> str:
 
 def payload_size(manifest: bytes) -> int:
     """Bytes of the payload that a manifest (a safetensors header) describes; -1 if it is none."""
+    size = _payload_size if len(manifest) <= _SMALL_MANIFEST_BYTES else _payload_size.__wrapped__
+    return size(bytes(manifest))
+
+
+@lru_cache(maxsize=64)
+def _payload_size(manifest: bytes) -> int:
+    """Remembered: all snapshots of a model, and states of a species, have few manifests."""
     try:
-        header = json.loads(bytes(manifest))
+        header = json.loads(manifest)
         ends = [
             entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
         ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Claim, Slot, SlotKey
 from optuna_esgd.store.clock import now_seconds
-from optuna_esgd.store.rows import has_key, slot_columns, slot_of
+from optuna_esgd.store.queries import read_slots
+from optuna_esgd.store.rows import begins_with_key, key_parameters, slot_columns, slot_of
 from optuna_esgd.store.tables import slot
 
 # Slots that a claim looks at together: more than there are workers who pass each other by.
@@ -26,15 +28,9 @@ def claim(
     lease_seconds: float,
 ) -> Slot | None:
     """Take the first of these slots that is free or whose lease has run out, or None."""
-    values = {
-        "state": "claimed",
-        "attempt": slot.c.attempt + 1,
-        "worker": worker,
-        "lease_until": now_seconds() + lease_seconds,
-        "claimed_at": now_seconds(),
-    }
+    parameters = {"new_worker": worker, "lease_seconds": lease_seconds}
     for some in _alike(keys):
-        found = _update_first(connection, study_uuid, some, values)
+        found = _claim_first(connection, study_uuid, some, parameters)
         if found is not None:
             return found
     return None
@@ -53,37 +49,68 @@ def _alike(keys: Sequence[SlotKey]) -> Iterator[list[SlotKey]]:
             yield some if len(some) == 1 else [*some, *[some[-1]] * (_N_KEYS - len(some))]
 
 
-def _update_first(
+def _claim_first(
     connection: sa.Connection,
     study_uuid: str,
     keys: Sequence[SlotKey],
-    values: Mapping[str, Any],
+    parameters: Mapping[str, Any],
 ) -> Slot | None:
-    """Give the first claimable slot of one round these values; the slot after that, or None."""
-    is_claimable = sa.or_(
-        slot.c.state == "free",
-        sa.and_(slot.c.state == "claimed", slot.c.lease_until < now_seconds()),
-    )
-    in_round = has_key(slot, study_uuid, keys[0][:2])
-    # Who is claiming one right now is passed by: so workers do not queue for the same slot.
-    first = (
-        sa.select(slot.c.cohort)
-        .where(in_round, slot.c.cohort.in_([key.cohort for key in keys]), is_claimable)
-        .order_by(slot.c.cohort)
-        .limit(1)
-        .with_for_update(skip_locked=_can_skip_locked(connection))
-    )
+    """Claim the first claimable slot of one round; the slot after that, or None."""
+    in_round = key_parameters(study_uuid, keys[0][:2])
+    can_skip = _can_skip_locked(connection)
+    wanted = {**in_round, "cohorts": [key.cohort for key in keys]}
     if connection.dialect.update_returning:
-        update = sa.update(slot).where(in_round, slot.c.cohort == first.scalar_subquery())
-        query = update.values(**values).returning(*slot_columns())
-        row = connection.execute(query).one_or_none()
+        row = connection.execute(_claim_first_of(can_skip), {**wanted, **parameters}).one_or_none()
         return None if row is None else slot_of(row)
-    cohort = connection.scalar(first)
+    cohort = connection.scalar(_first_of(can_skip), wanted)
     if cohort is None:
         return None
     key = SlotKey(*keys[0][:2], cohort)
-    is_mine = _update(connection, sa.and_(has_key(slot, study_uuid, key), is_claimable), **values)
+    is_mine = _has_changed(connection, _CLAIM, {**key_parameters(study_uuid, key), **parameters})
     return _read(connection, study_uuid, key) if is_mine else None
+
+
+def _claimable() -> sa.ColumnElement[bool]:
+    return sa.or_(
+        slot.c.state == "free",
+        sa.and_(slot.c.state == "claimed", slot.c.lease_until < now_seconds()),
+    )
+
+
+@cache
+def _first_of(can_skip_locked: bool) -> sa.Select[Any]:
+    """Who is claiming one right now is passed by: so workers do not queue for the same slot."""
+    return (
+        sa.select(slot.c.cohort)
+        .where(
+            begins_with_key(slot, 2), slot.c.cohort.in_(sa.bindparam("cohorts", expanding=True))
+        )
+        .where(_claimable())
+        .order_by(slot.c.cohort)
+        .limit(1)
+        .with_for_update(skip_locked=can_skip_locked)
+    )
+
+
+def _claiming() -> dict[str, Any]:
+    return {
+        "state": "claimed",
+        "attempt": slot.c.attempt + 1,
+        "worker": sa.bindparam("new_worker"),
+        "lease_until": _lease_end(),
+        "claimed_at": now_seconds(),
+    }
+
+
+@cache
+def _claim_first_of(can_skip_locked: bool) -> sa.UpdateBase:
+    first = _first_of(can_skip_locked).scalar_subquery()
+    update = sa.update(slot).where(begins_with_key(slot, 2), slot.c.cohort == first)
+    return update.values(**_claiming()).returning(*slot_columns())
+
+
+def _lease_end() -> sa.ColumnElement[float]:
+    return now_seconds() + sa.bindparam("lease_seconds", type_=sa.Double)
 
 
 def is_claimed_by(
@@ -92,48 +119,39 @@ def is_claimed_by(
     """Whether a claim stands whose commit may have failed, or only its answer got lost."""
     if made is None:
         return False
-    mine = _is_held(study_uuid, Claim(slot=made, attempt=made.attempt, worker=worker))
-    found = connection.scalar(sa.select(slot.c.attempt).where(mine, slot.c.worker == worker))
-    return found is not None
+    held = _held(study_uuid, Claim(slot=made, attempt=made.attempt, worker=worker))
+    return connection.scalar(_HOLDER, held) == worker
 
 
 def renew(
     connection: sa.Connection, study_uuid: str, held: Claim, *, lease_seconds: float
 ) -> bool:
     """Prolong the lease; also one that has run out, as long as nobody has taken the slot."""
-    until = now_seconds() + lease_seconds
-    if _update(connection, _is_held(study_uuid, held), lease_until=until):
+    parameters = {**_held(study_uuid, held), "lease_seconds": lease_seconds}
+    if _has_changed(connection, _RENEW, parameters):
         return True
     # Some drivers count changed rows, not found ones: the lease may end at that moment already.
-    found = connection.scalar(sa.select(slot.c.attempt).where(_is_held(study_uuid, held)))
-    return found is not None
+    return is_held(connection, study_uuid, held)
 
 
 def release(
     connection: sa.Connection, study_uuid: str, held: Claim, *, failure: str | None
 ) -> bool:
     """Give the slot back, with a failure or without."""
-    values: dict[str, Any] = {"state": "free", "worker": "", "lease_until": None}
-    if failure is not None:
-        values |= {"n_failures": slot.c.n_failures + 1, "failure": failure}
-    return _update(connection, _is_held(study_uuid, held), **values)
+    parameters = _held(study_uuid, held)
+    if failure is None:
+        return _has_changed(connection, _RELEASE, parameters)
+    return _has_changed(connection, _RELEASE_FAILED, {**parameters, "new_failure": failure})
 
 
 def finish(connection: sa.Connection, study_uuid: str, held: Claim) -> bool:
     """Close the slot; from here to the commit nobody else can."""
-    return _update(
-        connection,
-        _is_held(study_uuid, held),
-        state="finished",
-        lease_until=None,
-        finished_at=now_seconds(),
-    )
+    return _has_changed(connection, _FINISH, _held(study_uuid, held))
 
 
 def is_held(connection: sa.Connection, study_uuid: str, held: Claim) -> bool:
     """Whether nobody has taken the slot since."""
-    found = connection.scalar(sa.select(slot.c.attempt).where(_is_held(study_uuid, held)))
-    return found is not None
+    return connection.scalar(_HOLDER, _held(study_uuid, held)) is not None
 
 
 def was_finished_by(connection: sa.Connection, study_uuid: str, held: Claim) -> bool:
@@ -151,20 +169,36 @@ def _can_skip_locked(connection: sa.Connection) -> bool:
     return version >= ((10, 6) if getattr(dialect, "is_mariadb", False) else (8, 0, 1))
 
 
-def _update(connection: sa.Connection, condition: sa.ColumnElement[bool], **values: Any) -> bool:
-    result = connection.execute(sa.update(slot).where(condition).values(**values))
-    return result.rowcount == 1
+def _has_changed(
+    connection: sa.Connection, update: sa.Update, parameters: Mapping[str, Any]
+) -> bool:
+    return connection.execute(update, parameters).rowcount == 1
 
 
-def _is_held(study_uuid: str, held: Claim) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        has_key(slot, study_uuid, held.slot.key),
-        slot.c.state == "claimed",
-        slot.c.attempt == held.attempt,
-    )
+def _held(study_uuid: str, held: Claim) -> dict[str, Any]:
+    """What ``_IS_HELD`` asks for."""
+    return {**key_parameters(study_uuid, held.slot.key), "held_attempt": held.attempt}
 
 
 def _read(connection: sa.Connection, study_uuid: str, key: SlotKey) -> Slot | None:
-    query = sa.select(*slot_columns()).where(has_key(slot, study_uuid, key))
-    row = connection.execute(query).one_or_none()
-    return None if row is None else slot_of(row)
+    found = read_slots(connection, study_uuid, *key)
+    return found[0] if found else None
+
+
+_IS_HELD = sa.and_(
+    begins_with_key(slot, 3),
+    slot.c.state == "claimed",
+    slot.c.attempt == sa.bindparam("held_attempt"),
+)
+_HOLDER = sa.select(slot.c.worker).where(_IS_HELD)
+_CLAIM = sa.update(slot).where(begins_with_key(slot, 3), _claimable()).values(**_claiming())
+_RENEW = sa.update(slot).where(_IS_HELD).values(lease_until=_lease_end())
+_RELEASE = sa.update(slot).where(_IS_HELD).values(state="free", worker="", lease_until=None)
+_RELEASE_FAILED = _RELEASE.values(
+    n_failures=slot.c.n_failures + 1, failure=sa.bindparam("new_failure")
+)
+_FINISH = (
+    sa.update(slot)
+    .where(_IS_HELD)
+    .values(state="finished", lease_until=None, finished_at=now_seconds())
+)

@@ -7,7 +7,7 @@ chunks refuse to let go of what has just been used; the transaction that loses i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -116,13 +116,11 @@ def _let_go(connection: sa.Connection, study_uuid: str, is_old_of: IsOld) -> Non
 
 
 def _unused_snapshots(connection: sa.Connection) -> list[str]:
-    return sorted(connection.scalars(sa.select(snapshot.c.digest).where(_is_unused_snapshot())))
+    return sorted(connection.scalars(_UNUSED_SNAPSHOTS))
 
 
 def _unused_chunks(connection: sa.Connection, grace_seconds: float) -> list[str]:
-    is_old = chunk.c.created_at <= now_seconds() - grace_seconds
-    query = sa.select(chunk.c.digest).where(_is_unused_chunk(), is_old)
-    return sorted(connection.scalars(query))
+    return sorted(connection.scalars(_UNUSED_CHUNKS, {"grace_seconds": grace_seconds}))
 
 
 def _is_unused_snapshot() -> sa.ColumnElement[bool]:
@@ -143,16 +141,27 @@ def _is_unused_chunk() -> sa.ColumnElement[bool]:
 
 def _delete_snapshots(connection: sa.Connection, digests: list[str]) -> set[str]:
     """Delete those that are still unused; the chunks they were made of."""
-    chunks = connection.scalars(sa.select(link.c.chunk).where(link.c.snapshot.in_(digests)))
-    found = set(chunks)
-    connection.execute(
-        sa.delete(snapshot).where(snapshot.c.digest.in_(digests), _is_unused_snapshot())
-    )
+    found = set(connection.scalars(_CHUNKS_OF, {"digests": digests}))
+    connection.execute(_DELETE_SNAPSHOTS, {"digests": digests})
     return found
 
 
 def _delete_chunks(connection: sa.Connection, digests: list[str]) -> int:
-    is_mine = sa.and_(chunk.c.digest.in_(digests), _is_unused_chunk())
-    n_bytes = connection.scalar(sa.select(sa.func.sum(chunk.c.n_bytes)).where(is_mine))
-    connection.execute(sa.delete(chunk).where(is_mine))
+    n_bytes = connection.scalar(_BYTES_OF_UNUSED, {"digests": digests})
+    connection.execute(_DELETE_CHUNKS, {"digests": digests})
     return int(n_bytes or 0)
+
+
+_DIGESTS: sa.BindParameter[Any] = sa.bindparam("digests", expanding=True)
+_UNUSED_SNAPSHOTS = sa.select(snapshot.c.digest).where(_is_unused_snapshot())
+_UNUSED_CHUNKS = sa.select(chunk.c.digest).where(
+    _is_unused_chunk(),
+    chunk.c.created_at <= now_seconds() - sa.bindparam("grace_seconds", type_=sa.Double),
+)
+_CHUNKS_OF = sa.select(link.c.chunk).where(link.c.snapshot.in_(_DIGESTS))
+_DELETE_SNAPSHOTS = sa.delete(snapshot).where(
+    snapshot.c.digest.in_(_DIGESTS), _is_unused_snapshot()
+)
+_ARE_UNUSED = sa.and_(chunk.c.digest.in_(_DIGESTS), _is_unused_chunk())
+_BYTES_OF_UNUSED = sa.select(sa.func.sum(chunk.c.n_bytes)).where(_ARE_UNUSED)
+_DELETE_CHUNKS = sa.delete(chunk).where(_ARE_UNUSED)

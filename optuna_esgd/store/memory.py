@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from optuna_esgd.engine.foresight import apply_outcome
 from optuna_esgd.engine.individual import (
     Chronicle,
     Claim,
     Facts,
     Individual,
+    Onward,
     Plan,
     Reference,
     Slot,
@@ -28,7 +30,6 @@ from optuna_esgd.engine.ports import Listener
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store.chunks import Listing, check_chunk, check_listing, pack
 from optuna_esgd.store.outcomes import (
-    apply_outcome,
     best_of,
     check_layout,
     check_outcomes,
@@ -197,6 +198,23 @@ class MemoryPopulation:
             self._finished.append(key)
             self._announce()
             return True
+
+    def finish_and_go_on(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        *,
+        plan: Plan | None,
+        keys: Sequence[SlotKey],
+        lease_seconds: float,
+    ) -> Onward:
+        """Finish a slot, store what comes next, and take a slot, together."""
+        with self._lock:
+            if not self.finish(claim, outcomes):
+                return Onward(is_finished=False)
+            is_planned = plan is not None and self.commit_plan(plan)
+            following = self.claim_one_of(keys, worker=claim.worker, lease_seconds=lease_seconds)
+            return Onward(is_finished=True, is_planned=is_planned, claim=following)
 
     def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
         """Keep how far the slot's work has come; False if the claim is lost."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from optuna_esgd.engine.individual import Claim, Individual, Reference
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import ConfigurationError, WeightsNotFoundError
-from optuna_esgd.evolution.fitness import clean_fitness
 
 
 def readable(text: str) -> str:
@@ -31,31 +29,6 @@ def check_outcomes(claim: Claim, outcomes: Sequence[Outcome]) -> None:
             f"{claim.slot.key} must be finished with one outcome for each of its individuals "
             f"{expected}, got outcomes for {came}."
         )
-
-
-def apply_outcome(
-    planned: Individual, outcome: Outcome, *, worker: str, weights: str | None
-) -> Individual:
-    """The individual as it ended; ``weights`` is the digest of its stored weights."""
-    birth = outcome.birth_fitness
-    hyperparameters = outcome.hyperparameters
-    return replace(
-        planned,
-        fitness=clean_fitness(outcome.fitness),
-        birth_fitness=planned.birth_fitness if birth is None else clean_fitness(birth),
-        species=planned.species if outcome.species is None else outcome.species,
-        hyperparameters=(
-            planned.hyperparameters if hyperparameters is None else dict(hyperparameters)
-        ),
-        weights=weights,
-        is_stored=weights is not None,
-        n_back_offs=outcome.n_back_offs,
-        n_epochs=outcome.n_epochs,
-        n_gradients=outcome.n_gradients,
-        n_forwards=outcome.n_forwards,
-        n_evaluations=outcome.n_evaluations,
-        worker=worker,
-    )
 
 
 def best_of(everyone: Iterable[Individual]) -> Individual | None:

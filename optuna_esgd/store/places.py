@@ -9,8 +9,26 @@ import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Facts, Individual, Reference, Slot
 from optuna_esgd.engine.places import facts_by_place
-from optuna_esgd.store.rows import individual_of, is_one_of, slot_columns, slot_of
+from optuna_esgd.store.rows import (
+    begins_with_key,
+    individual_of,
+    is_one_of,
+    key_parameters,
+    slot_columns,
+    slot_of,
+)
 from optuna_esgd.store.tables import individual, slot, study
+
+_LOCKED = sa.select(study.c.uuid).where(study.c.uuid == sa.bindparam("wanted")).with_for_update()
+_COLLECTED = (
+    sa.select(individual.c.number)
+    .where(
+        begins_with_key(individual, 2),
+        individual.c.number.in_(sa.bindparam("numbers", expanding=True)),
+    )
+    .where(individual.c.weights_digest.is_not(None), individual.c.weights.is_(None))
+    .limit(1)
+)
 
 
 def read_facts(connection: sa.Connection, study_uuid: str) -> Facts:
@@ -29,8 +47,7 @@ def lock_plans(connection: sa.Connection, study_uuid: str) -> bool:
     Returns:
         False if the population was deleted.
     """
-    mine = sa.select(study.c.uuid).where(study.c.uuid == study_uuid)
-    return connection.scalar(mine.with_for_update()) is not None
+    return connection.scalar(_LOCKED, {"wanted": study_uuid}) is not None
 
 
 def is_old(connection: sa.Connection, study_uuid: str) -> sa.ColumnElement[bool]:
@@ -44,13 +61,14 @@ def were_collected(
     connection: sa.Connection, study_uuid: str, references: Collection[Reference]
 ) -> bool:
     """Whether weights of one of these were stored once, and are no longer."""
-    query = (
-        sa.select(individual.c.number)
-        .where(is_one_of(individual, study_uuid, references))
-        .where(individual.c.weights_digest.is_not(None), individual.c.weights.is_(None))
-        .limit(1)
+    rounds: dict[tuple[int, int], list[int]] = {}
+    for generation, round_, number in sorted(references):
+        rounds.setdefault((generation, round_), []).append(number)
+    return any(
+        connection.scalar(_COLLECTED, {**key_parameters(study_uuid, key), "numbers": numbers})
+        is not None
+        for key, numbers in rounds.items()
     )
-    return connection.scalar(query) is not None
 
 
 def _latest_slots(connection: sa.Connection, study_uuid: str) -> list[Slot]:

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from optuna_esgd.engine.individual import Slot, SlotKey
-from optuna_esgd.store.rows import has_key, slot_columns, slot_of
+from optuna_esgd.engine.individual import Individual, Slot, SlotKey
+from optuna_esgd.store.rows import (
+    begins_with_key,
+    individual_of,
+    key_parameters,
+    slot_columns,
+    slot_of,
+)
 from optuna_esgd.store.tables import individual, slot
 
 
-def select_individuals(study_uuid: str, *key: int) -> sa.Select[Any]:
+def read_individuals(
+    connection: sa.Connection, study_uuid: str, *key: int
+) -> tuple[Individual, ...]:
     """All individuals whose (generation, round, number) begins so, ordered by it."""
-    return (
-        sa.select(individual)
-        .where(has_key(individual, study_uuid, key))
-        .order_by(individual.c.generation, individual.c.round, individual.c.number)
-    )
+    rows = connection.execute(select_individuals(len(key)), key_parameters(study_uuid, key))
+    return tuple(map(individual_of, rows))
 
 
 def read_slots(connection: sa.Connection, study_uuid: str, *key: int) -> tuple[Slot, ...]:
     """All slots whose (generation, round, cohort) begins so, ordered by it."""
-    query = (
+    rows = connection.execute(_select_slots(len(key)), key_parameters(study_uuid, key))
+    return tuple(map(slot_of, rows))
+
+
+@cache
+def select_individuals(n_parts: int) -> sa.Select[Any]:
+    """Individuals by the first parts of their key, see ``key_parameters``."""
+    return (
+        sa.select(individual)
+        .where(begins_with_key(individual, n_parts))
+        .order_by(individual.c.generation, individual.c.round, individual.c.number)
+    )
+
+
+@cache
+def _select_slots(n_parts: int) -> sa.Select[Any]:
+    return (
         sa.select(*slot_columns())
-        .where(has_key(slot, study_uuid, key))
+        .where(begins_with_key(slot, n_parts))
         .order_by(slot.c.generation, slot.c.round, slot.c.cohort)
     )
-    return tuple(map(slot_of, connection.execute(query)))
 
 
 def read_finish_order(connection: sa.Connection, study_uuid: str) -> tuple[SlotKey, ...]:

@@ -202,6 +202,22 @@ def has_key(table: sa.Table, study_uuid: str, key: Iterable[int]) -> sa.ColumnEl
     return sa.and_(*conditions)
 
 
+@lru_cache(maxsize=64)
+def begins_with_key(table: sa.Table, n_parts: int) -> sa.ColumnElement[bool]:
+    """As ``has_key`` with so many parts, to be asked again and again with ``key_parameters``.
+
+    Statements that are made once are also compiled, and looked up, once: making and looking up
+    take longer than SQLite takes to answer.
+    """
+    columns = list(table.primary_key.columns)[: n_parts + 1]
+    return sa.and_(*(column == sa.bindparam(f"key_{at}") for at, column in enumerate(columns)))
+
+
+def key_parameters(study_uuid: str, key: Iterable[int]) -> Values:
+    """What ``begins_with_key`` asks for."""
+    return {f"key_{at}": part for at, part in enumerate((study_uuid, *key))}
+
+
 def is_one_of(
     table: sa.Table, study_uuid: str, keys: Collection[tuple[int, int, int]]
 ) -> sa.ColumnElement[bool]:

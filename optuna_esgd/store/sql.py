@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import cache
 
 import sqlalchemy as sa
 
@@ -13,6 +13,7 @@ from optuna_esgd.engine.individual import (
     Claim,
     Facts,
     Individual,
+    Onward,
     Plan,
     Reference,
     Slot,
@@ -36,22 +37,34 @@ from optuna_esgd.store.chronicle import read_chronicle
 from optuna_esgd.store.chunks import Chunk, PackedSnapshot, pack
 from optuna_esgd.store.clock import now_seconds
 from optuna_esgd.store.engines import Database
-from optuna_esgd.store.queries import read_finish_order, read_slots, select_individuals
+from optuna_esgd.store.queries import (
+    read_finish_order,
+    read_individuals,
+    read_slots,
+    select_individuals,
+)
 from optuna_esgd.store.rows import (
     WORKER_LENGTH,
     Values,
+    begins_with_key,
     certificate_of,
     has_key,
     individual_of,
     individual_values,
+    key_parameters,
     outcome_values,
     plan_values,
     slot_values,
 )
+from optuna_esgd.store.statements import execute_many
 from optuna_esgd.store.tables import individual, plan, slot, study
 from optuna_esgd.store.transactions import read, write
 
 _MOST_UPLOADS = 20
+_STATE = sa.select(individual.c.optimizer_state).where(begins_with_key(individual, 3))
+_PLAN = sa.select(plan.c.round).where(begins_with_key(plan, 2))
+_INSERT_PLAN = sa.insert(plan).values(committed_at=now_seconds())
+_INSERT_INDIVIDUALS, _INSERT_SLOTS = sa.insert(individual), sa.insert(slot)
 
 
 class SqlPopulation:
@@ -67,7 +80,8 @@ class SqlPopulation:
         self._database = database
         self._uuid = uuid
         self._configuration = dict(configuration)
-        pace = configuration.get("asynchronous", False)
+        self._is_asynchronous = bool(configuration.get("asynchronous", False))
+        pace = self._is_asynchronous
         self._read_facts = places.read_facts if pace else generations.read_facts
         self._is_old = places.is_old if pace else generations.is_old
 
@@ -136,16 +150,39 @@ class SqlPopulation:
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
-        rules.check_outcomes(claim, outcomes)
-        ended = [_Ended(claim, outcome) for outcome in outcomes]
-        chunks = [chunk for one in ended for chunk in one.chunks]
-        # Before much is uploaded; with little the transaction finds out itself.
-        is_small = weights.are_small(chunks)
-        if not is_small and not read(self._database, claims.is_held, self._uuid, claim):
-            return read(self._database, claims.was_finished_by, self._uuid, claim)
-        return self._upload(
-            chunks, claim, lambda connection: self._finish(connection, claim, ended)
+        return self._finish_and(claim, outcomes, lambda _connection: None)
+
+    def finish_and_go_on(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        *,
+        plan: Plan | None,
+        keys: Sequence[SlotKey],
+        lease_seconds: float,
+    ) -> Onward:
+        """Finish a slot, store what comes next, and take a slot, in one transaction."""
+        is_planned = False
+        made: Slot | None = None
+
+        def go_on(connection: sa.Connection) -> None:
+            nonlocal is_planned, made
+            if plan is not None:
+                # Run again after a commit whose answer got lost, it finds its own plan there.
+                is_planned = self._commit_plan(connection, plan) or is_planned
+            if keys and not claims.is_claimed_by(
+                connection, self._uuid, made, worker=claim.worker
+            ):
+                made = claims.claim(
+                    connection, self._uuid, keys, worker=claim.worker, lease_seconds=lease_seconds
+                )
+
+        if not self._finish_and(claim, outcomes, go_on):
+            return Onward(is_finished=False)
+        following = (
+            None if made is None else Claim(slot=made, attempt=made.attempt, worker=claim.worker)
         )
+        return Onward(is_finished=True, is_planned=is_planned, claim=following)
 
     def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
         """Keep how far the slot's work has come; False if the claim is lost."""
@@ -201,9 +238,10 @@ class SqlPopulation:
     def read_weights(self, reference: Reference) -> Snapshot:
         """Read an individual's final weights."""
         owner = f"the weights of individual {reference}"
+        parameters = key_parameters(self._uuid, reference)
 
         def body(connection: sa.Connection) -> Snapshot:
-            row = connection.execute(self._individuals(*reference)).one_or_none()
+            row = connection.execute(select_individuals(3), parameters).one_or_none()
             if row is None or row.weights is None:
                 raise rules.weights_not_found(
                     reference, None if row is None else individual_of(row)
@@ -217,19 +255,15 @@ class SqlPopulation:
         owner = f"the optimizer state of individual {reference}"
 
         def body(connection: sa.Connection) -> Snapshot | None:
-            digest = connection.scalar(
-                sa.select(individual.c.optimizer_state).where(
-                    has_key(individual, self._uuid, reference)
-                )
-            )
+            digest = connection.scalar(_STATE, key_parameters(self._uuid, reference))
             return None if digest is None else weights.read_snapshot(connection, digest, owner)
 
         return read(self._database, body)
 
     def individuals(self, *, generation: int | None = None) -> tuple[Individual, ...]:
         """All individuals (of one generation), ordered by (generation, round, number)."""
-        query = self._individuals() if generation is None else self._individuals(generation)
-        return read(self._database, lambda c: tuple(map(individual_of, c.execute(query))))
+        key = () if generation is None else (generation,)
+        return read(self._database, read_individuals, self._uuid, *key)
 
     def individual_of_trial(self, trial_number: int) -> Individual | None:
         """The individual a trial shows."""
@@ -310,22 +344,48 @@ class SqlPopulation:
                 "The study's population was deleted while it was open (`optuna-esgd prune`)."
             )
         key = (given.generation, given.round)
-        taken = {one.key for one in read_slots(connection, self._uuid, *key)}
-        if not taken.isdisjoint(given.slot_keys):
+        known = connection.scalar(_PLAN, key_parameters(self._uuid, key))
+        if known is not None:
+            taken = {one.key for one in read_slots(connection, self._uuid, *key)}
+            if not taken.isdisjoint(given.slot_keys):
+                return False
+        # With a barrier, who is late finds the plan itself: till then its parents are kept.
+        if self._is_asynchronous and places.were_collected(
+            connection, self._uuid, given.trained_parents
+        ):
             return False
-        if places.were_collected(connection, self._uuid, given.trained_parents):
-            return False
-        known = sa.select(plan.c.round).where(has_key(plan, self._uuid, key))
-        if connection.scalar(known) is None:
-            values = plan_values(self._uuid, given)
-            connection.execute(sa.insert(plan).values(**values, committed_at=now_seconds()))
+        if known is None:
+            connection.execute(_INSERT_PLAN, plan_values(self._uuid, given))
         if given.individuals:
             rows = [individual_values(self._uuid, one) for one in given.individuals]
-            connection.execute(sa.insert(individual), rows)
+            execute_many(connection, _INSERT_INDIVIDUALS, rows)
         if given.cohorts:
-            connection.execute(sa.insert(slot), slot_values(self._uuid, given))
+            execute_many(connection, _INSERT_SLOTS, slot_values(self._uuid, given))
         announce(connection, self._uuid)
         return True
+
+    def _finish_and(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        go_on: Callable[[sa.Connection], None],
+    ) -> bool:
+        """Finish a slot, and go on in the same transaction if it could be finished."""
+        rules.check_outcomes(claim, outcomes)
+        ended = [_Ended(claim, outcome) for outcome in outcomes]
+        chunks = [chunk for one in ended for chunk in one.chunks]
+        # Before much is uploaded; with little the transaction finds out itself.
+        is_small = weights.are_small(chunks)
+        if not is_small and not read(self._database, claims.is_held, self._uuid, claim):
+            return read(self._database, claims.was_finished_by, self._uuid, claim)
+
+        def body(connection: sa.Connection) -> bool | None:
+            is_finished = self._finish(connection, claim, ended)
+            if is_finished:
+                go_on(connection)
+            return is_finished
+
+        return self._upload(chunks, claim, body)
 
     def _upload(
         self,
@@ -368,20 +428,18 @@ class SqlPopulation:
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:
         """One statement for all rows that change in the same columns."""
-        keys = ("generation", "round", "number")
-        query = sa.update(individual).where(individual.c.study_uuid == self._uuid)
-        for key in keys:
-            query = query.where(individual.c[key] == sa.bindparam(f"key_{key}"))
         groups: dict[tuple[str, ...], list[Values]] = {}
         for one in ended:
-            row = {f"key_{key}": part for key, part in zip(keys, one.reference, strict=True)}
-            groups.setdefault(tuple(one.values), []).append({**row, **one.values})
+            row = {**key_parameters(self._uuid, one.reference), **one.values}
+            groups.setdefault(tuple(one.values), []).append(row)
         for columns, rows in groups.items():
-            values: Values = {column: sa.bindparam(column) for column in columns}
-            connection.execute(query.values(values), rows)
+            execute_many(connection, _update_individual(columns), rows)
 
-    def _individuals(self, *key: int) -> sa.Select[Any]:
-        return select_individuals(self._uuid, *key)
+
+@cache
+def _update_individual(columns: tuple[str, ...]) -> sa.Update:
+    values: Values = {column: sa.bindparam(column) for column in columns}
+    return sa.update(individual).where(begins_with_key(individual, 3)).values(values)
 
 
 class _Ended:
@@ -391,18 +449,19 @@ class _Ended:
         self.reference = Reference(claim.slot.key.generation, claim.slot.key.round, outcome.number)
         self.packed: list[PackedSnapshot] = []
         values: Values = outcome_values(outcome, worker=claim.worker[:WORKER_LENGTH])
-        digest = self._pack(outcome.weights)
-        values |= {"weights": digest, "weights_digest": digest}
-        values["optimizer_state"] = self._pack(outcome.optimizer_state)
+        # What stays NULL is not written: its indexes would be written again for most offspring.
+        if outcome.weights is not None:
+            digest = self._pack(outcome.weights)
+            values |= {"weights": digest, "weights_digest": digest}
+        if outcome.optimizer_state is not None:
+            values["optimizer_state"] = self._pack(outcome.optimizer_state)
         self.values = values
 
     @property
     def chunks(self) -> Iterable[Chunk]:
         return (chunk for packed in self.packed for chunk in packed.chunks)
 
-    def _pack(self, snapshot: Snapshot | None) -> str | None:
-        if snapshot is None:
-            return None
+    def _pack(self, snapshot: Snapshot) -> str:
         packed = pack(snapshot)
         self.packed.append(packed)
         return packed.listing.digest

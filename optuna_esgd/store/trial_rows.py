@@ -27,10 +27,12 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.store import trials
 from optuna_esgd.store.engines import Database
 from optuna_esgd.store.sql import SqlPopulation
+from optuna_esgd.store.statements import execute_many
 from optuna_esgd.store.storages import is_own_database, unwrap
 from optuna_esgd.store.transactions import write
 
 _COLUMNS = {
+    "studies": "study_id study_name",
     "trials": "trial_id number study_id state datetime_start datetime_complete",
     "trial_params": "param_id trial_id param_name param_value distribution_json",
     "trial_user_attributes": "trial_user_attribute_id trial_id key value_json",
@@ -60,7 +62,13 @@ class TrialRows:
         self._trials = tables["trials"]
         self._params = tables["trial_params"]
         self._attributes = tables["trial_user_attributes"]
-        self._values = tables["trial_values"]
+        self._inserts = [sa.insert(table) for table in (self._params, self._attributes)]
+        self._insert_values = sa.insert(tables["trial_values"])
+        studies = tables["studies"].c
+        of_study = studies.study_id == study_id
+        self._locked = sa.select(studies.study_id).where(of_study).with_for_update()
+        of_study = self._trials.c.study_id == study_id
+        self._count = sa.select(sa.func.count()).where(of_study)
 
     def show_finished(self, describe: Describe) -> int:
         """Make a complete trial for every finished individual that nobody shows.
@@ -82,32 +90,50 @@ class TrialRows:
         write(self._database, self._describe_running, trial_id, described)
 
     def _show_finished(self, connection: sa.Connection, describe: Describe) -> int:
-        with _session(connection) as session:
-            # As Optuna does: a trial's number is how many there were before it.
-            self._models.StudyModel.find_or_raise_by_id(self._study_id, session, for_update=True)
-            individuals = trials.lock_unshown(connection, self._study_uuid)
-            if not individuals:
-                return 0
-            described = [describe(one) for one in individuals]
-            counted = sa.select(sa.func.count()).where(self._trials.c.study_id == self._study_id)
-            first = session.scalar(counted) or 0
-            rows = [
-                self._models.TrialModel(
-                    study_id=self._study_id,
-                    number=number,
-                    state=one.state,
-                    datetime_start=one.datetime_start,
-                    datetime_complete=one.datetime_complete,
-                )
-                for number, one in enumerate(described, start=first)
-            ]
-            session.add_all(rows)
-            session.flush()
-            trial_ids = [row.trial_id for row in rows]
+        # As Optuna does: a trial's number is how many there were before it.
+        self._lock_study(connection)
+        individuals = trials.lock_unshown(connection, self._study_uuid)
+        if not individuals:
+            return 0
+        described = [describe(one) for one in individuals]
+        first = connection.scalar(self._count) or 0
+        rows = [
+            {
+                "study_id": self._study_id,
+                "number": number,
+                "state": one.state,
+                "datetime_start": one.datetime_start,
+                "datetime_complete": one.datetime_complete,
+            }
+            for number, one in enumerate(described, start=first)
+        ]
+        trial_ids = self._insert_trials(connection, rows)
         self._insert_descriptions(connection, trial_ids, described)
         numbers = {one.reference: number for number, one in enumerate(individuals, start=first)}
         trials.show(connection, self._study_uuid, numbers)
         return len(individuals)
+
+    def _lock_study(self, connection: sa.Connection) -> None:
+        """Keep others from making trials until this transaction ends, as Optuna itself does."""
+        if connection.scalar(self._locked) is None:
+            raise KeyError(f"There is no study {self._study_id} any more.")
+
+    def _insert_trials(
+        self, connection: sa.Connection, rows: Sequence[dict[str, Any]]
+    ) -> list[int]:
+        """Insert trials, ordered by number; their ids in the same order."""
+        number, trial_id = self._trials.c.number, self._trials.c.trial_id
+        insert = sa.insert(self._trials)
+        if connection.dialect.insert_executemany_returning:
+            found = connection.execute(insert.returning(number, trial_id), rows)
+        else:
+            connection.execute(insert, rows)
+            is_new = sa.and_(
+                self._trials.c.study_id == self._study_id, number >= rows[0]["number"]
+            )
+            found = connection.execute(sa.select(number, trial_id).where(is_new))
+        ids = {row.number: row.trial_id for row in found}
+        return [ids[row["number"]] for row in rows]
 
     def _describe_running(
         self, connection: sa.Connection, trial_id: int, described: FrozenTrial
@@ -130,12 +156,16 @@ class TrialRows:
     ) -> None:
         """Insert what trials say: one statement for each kind of thing."""
         pairs = list(zip(trial_ids, described, strict=True))
+        written: dict[int, str] = {}  # by identity: 1, 1.0 and True are equal, and written apart
+        for distribution in (d for one in described for d in one.distributions.values()):
+            if id(distribution) not in written:
+                written[id(distribution)] = distribution_to_json(distribution)
         params = [
             {
                 "trial_id": trial_id,
                 "param_name": name,
                 "param_value": distribution.to_internal_repr(one.params[name]),
-                "distribution_json": distribution_to_json(distribution),
+                "distribution_json": written[id(distribution)],
             }
             for trial_id, one in pairs
             for name, distribution in one.distributions.items()
@@ -152,10 +182,11 @@ class TrialRows:
             for at, value in enumerate(one.values or ())
             for stored, kind in [to_stored(value)]
         ]
-        rows_of = ((self._params, params), (self._attributes, attributes), (self._values, values))
-        for table, rows in rows_of:
+        for insert, rows in zip(self._inserts, (params, attributes), strict=True):
             if rows:
-                connection.execute(sa.insert(table), rows)
+                execute_many(connection, insert, rows)
+        if values:  # their kind is an enumeration, which SQLAlchemy knows how to write
+            connection.execute(self._insert_values, values)
 
 
 def find_trial_rows(study: optuna.Study, population: Population) -> TrialRows | None:

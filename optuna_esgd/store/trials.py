@@ -10,11 +10,35 @@ import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.store.clock import now_seconds
-from optuna_esgd.store.rows import has_key, individual_of
+from optuna_esgd.store.rows import begins_with_key, has_key, individual_of, key_parameters
+from optuna_esgd.store.statements import execute_many
 from optuna_esgd.store.tables import individual, trial
 from optuna_esgd.store.weights import batches
 
 _MOST_NUMBERS = 500  # in one statement
+# Finished individuals without a trial, and without anyone about to show them.
+_UNSHOWN = (
+    sa.select(individual)
+    # A literal: a planner that does not see the 0 cannot use the partial index.
+    .where(
+        individual.c.study_uuid == sa.bindparam("uuid"),
+        individual.c.round == sa.literal_column("0"),
+    )
+    .where(individual.c.finished, individual.c.trial_number.is_(None))
+    .where(
+        sa.or_(
+            individual.c.shown_until.is_(None),
+            sa.not_(individual.c.shown_until >= now_seconds()),
+        )
+    )
+    .order_by(individual.c.generation, individual.c.number)
+)
+_FIRST_UNSHOWN, _LOCK_UNSHOWN = _UNSHOWN.limit(1), _UNSHOWN.with_for_update()
+_SHOW = (
+    sa.update(individual)
+    .where(begins_with_key(individual, 3))
+    .values(trial_number=sa.bindparam("shown_by"))
+)
 
 
 def of_trial(connection: sa.Connection, study_uuid: str, trial_number: int) -> Individual | None:
@@ -29,9 +53,8 @@ def of_trial(connection: sa.Connection, study_uuid: str, trial_number: int) -> I
 def assign(connection: sa.Connection, study_uuid: str, trial_number: int) -> Individual | None:
     """Give a trial the first finished individual that nobody shows."""
     given = of_trial(connection, study_uuid, trial_number)
-    first = _unshown(study_uuid).limit(1)
     while given is None:
-        row = connection.execute(first).one_or_none()
+        row = connection.execute(_FIRST_UNSHOWN, {"uuid": study_uuid}).one_or_none()
         if row is None:
             return None
         one = individual_of(row)
@@ -42,19 +65,15 @@ def assign(connection: sa.Connection, study_uuid: str, trial_number: int) -> Ind
 
 def lock_unshown(connection: sa.Connection, study_uuid: str) -> list[Individual]:
     """The finished individuals that nobody shows; nobody else can until this transaction ends."""
-    return list(map(individual_of, connection.execute(_unshown(study_uuid).with_for_update())))
+    return list(map(individual_of, connection.execute(_LOCK_UNSHOWN, {"uuid": study_uuid})))
 
 
 def show(connection: sa.Connection, study_uuid: str, numbers: Mapping[Reference, int]) -> None:
     """Bind individuals, locked and without a trial, to these trials."""
-    keys = ("generation", "round", "number")
-    is_it = [individual.c[key] == sa.bindparam(f"key_{key}") for key in keys]
-    query = sa.update(individual).where(individual.c.study_uuid == study_uuid, *is_it)
     rows = [
-        {**{f"key_{key}": part for key, part in zip(keys, one, strict=True)}, "shown_by": number}
-        for one, number in numbers.items()
+        {**key_parameters(study_uuid, one), "shown_by": number} for one, number in numbers.items()
     ]
-    connection.execute(query.values(trial_number=sa.bindparam("shown_by")), rows)
+    execute_many(connection, _SHOW, rows)
 
 
 def bind(
@@ -71,7 +90,8 @@ def reserve(
     connection: sa.Connection, study_uuid: str, lease_seconds: float, most: int | None
 ) -> tuple[Individual, ...]:
     """Reserve finished individuals that nobody shows or is about to show."""
-    found = map(individual_of, connection.execute(_unshown(study_uuid).limit(most)))
+    query = _UNSHOWN.limit(most)
+    found = map(individual_of, connection.execute(query, {"uuid": study_uuid}))
     return tuple(
         one for one in found if _reserve(connection, study_uuid, one.reference, lease_seconds)
     )
@@ -157,19 +177,6 @@ def _insert(connection: sa.Connection, study_uuid: str, number: int, lease_secon
     until = now_seconds() + lease_seconds
     values: dict[str, Any] = {"study_uuid": study_uuid, "number": number, "lease_until": until}
     connection.execute(sa.insert(trial).values(values))
-
-
-def _unshown(study_uuid: str) -> sa.Select[Any]:
-    """Finished individuals without a trial, and without anyone about to show them."""
-    is_reserved = individual.c.shown_until >= now_seconds()
-    return (
-        sa.select(individual)
-        # A literal: a planner that does not see the 0 cannot use the partial index.
-        .where(individual.c.study_uuid == study_uuid, individual.c.round == sa.literal_column("0"))
-        .where(individual.c.finished, individual.c.trial_number.is_(None))
-        .where(sa.or_(individual.c.shown_until.is_(None), sa.not_(is_reserved)))
-        .order_by(individual.c.generation, individual.c.number)
-    )
 
 
 def _reserve(

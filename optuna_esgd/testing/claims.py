@@ -185,6 +185,67 @@ class ClaimContract(Contract):
         assert (shown.state, shown.is_claimable) == ("finished", False)
         assert [one.fitness for one in population.individuals()][:2] == [1.0, 2.0]
 
+    def test_finishing_and_going_on_is_one(self, population: Population) -> None:
+        """The slot is finished, the next plan stored and a slot taken by the same worker."""
+        population.commit_plan(example_plan(0))
+        claim = take(population, _FIRST)
+        onward = population.finish_and_go_on(
+            claim,
+            [outcome(0), outcome(1)],
+            plan=None,
+            keys=[SlotKey(0, 0, 1)],
+            lease_seconds=LEASE_SECONDS,
+        )
+        assert (onward.is_finished, onward.is_planned) == (True, False)
+        assert onward.claim is not None
+        assert (onward.claim.slot.key, onward.claim.attempt) == (SlotKey(0, 0, 1), 1)
+        assert onward.claim.worker == claim.worker
+        plan = example_plan(0, round_=1)
+        onward = population.finish_and_go_on(
+            onward.claim,
+            [outcome(2), outcome(3)],
+            plan=plan,
+            keys=plan.slot_keys,
+            lease_seconds=LEASE_SECONDS,
+        )
+        assert onward.is_planned
+        assert onward.claim is not None
+        facts = population.facts()
+        assert (facts.generation, facts.round) == (0, 1)
+        assert [slot.state for slot in facts.slots] == ["claimed", "free"]
+        assert population.finish(onward.claim, [outcome(0), outcome(1)])
+
+    def test_going_on_without_anything_left(self, population: Population) -> None:
+        """Others have the plan and the slot; what was done counts all the same."""
+        population.commit_plan(example_plan(0))
+        claim = take(population, _FIRST)
+        take(population, SlotKey(0, 0, 1))
+        onward = population.finish_and_go_on(
+            claim,
+            [outcome(0), outcome(1)],
+            plan=example_plan(0),
+            keys=[SlotKey(0, 0, 1)],
+            lease_seconds=LEASE_SECONDS,
+        )
+        assert (onward.is_finished, onward.is_planned, onward.claim) == (True, False, None)
+
+    def test_lost_claim_does_not_go_on(self, population: Population) -> None:
+        """Neither a plan nor a claim comes of it."""
+        population.commit_plan(example_plan(0))
+        lost = take(population, _FIRST)
+        population.release(lost)
+        take(population, _FIRST)
+        onward = population.finish_and_go_on(
+            lost,
+            [outcome(0), outcome(1)],
+            plan=example_plan(0, round_=1),
+            keys=[SlotKey(0, 0, 1)],
+            lease_seconds=LEASE_SECONDS,
+        )
+        assert (onward.is_finished, onward.is_planned, onward.claim) == (False, False, None)
+        assert {slot.key for slot in population.slots()} == {_FIRST, SlotKey(0, 0, 1)}
+        assert population.slots()[1].attempt == 0
+
     def test_one_of_many_attempts_is_written(self, population: Population) -> None:
         """Workers with claims on the same slot finish at once; only the last attempt counts."""
         population.commit_plan(example_plan(0))

@@ -270,7 +270,10 @@ class Births:
         return self._planned[reference]
 
     def _read_generation(self, generation: int) -> None:
-        members = self._ancestors.individuals(generation=generation)
+        self.learn(self._ancestors.individuals(generation=generation))
+
+    def learn(self, members: Sequence[Individual]) -> None:
+        """Know how individuals were planned, and how they ended, without reading it."""
         if len(self._planned) > _REMEMBERED_PLANS:
             self._planned.clear()
         self._planned |= {one.reference: one for one in members}

@@ -359,7 +359,9 @@ class ESGDTrainer:
             self._spaces,
             lambda: [one for one in population.individuals() if one.reference.round == 0],
         )
-        return WorkLoop(population, configuration, explore, workshop)
+        loop = WorkLoop(population, configuration, explore, workshop)
+        loop.tell = workshop.births.learn
+        return loop
 
     def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int | None:
         """None leaves it to the settings."""

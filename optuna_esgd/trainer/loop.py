@@ -10,13 +10,24 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
+from optuna_esgd.engine.collecting import collection_interval
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
-from optuna_esgd.engine.individual import Facts, Individual, Plan, Slot
+from optuna_esgd.engine.explore import ExploreSpaces, explore_nothing
+from optuna_esgd.engine.foresight import after_plan, after_slot, is_round_finished
+from optuna_esgd.engine.individual import (
+    Claim,
+    Facts,
+    Individual,
+    Onward,
+    Plan,
+    Slot,
+    SlotKey,
+)
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
@@ -51,6 +62,17 @@ class Workshop(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """What a worker knows before it finishes a slot: the facts after it, and the plan after them.
+
+    None for what depends on others.
+    """
+
+    facts: Facts | None = None
+    plan: Plan | None = None
+
+
 def worker_name() -> str:
     """Who works here: host, process and thread."""
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
@@ -65,6 +87,9 @@ class WorkLoop:
         workshop: Does the work of slots.
         preemption: Asks this worker to stop.
         checkpoint_seconds: Seconds between two checkpoints of one SGD step.
+        claims_ahead: Whether this worker goes on after a slot for sure, and so may claim the next
+            one together with finishing it. Who stops all the same calls ``give_back``.
+        tell: Is told of everyone in a generation when one of its rounds has ended.
     """
 
     def __init__(
@@ -80,20 +105,29 @@ class WorkLoop:
         self.workshop = workshop
         self.preemption = Preemption()
         self.checkpoint_seconds = math.inf
+        self.claims_ahead = False
+        self._claim: Claim | None = None
+        self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
         self._n_waits = 0
         self._facts = Facts()
+        self._are_foreseen = False
         self._rest: Train | Evaluate | None = None
         self._is_handing_out = False
+        self._most_bytes = 0
 
     def decide(self) -> Action:
         """Read the facts and decide.
 
         With a barrier nothing else can be done while slots of a round are open: so after one of
-        them the others are offered without reading again, until they turn out to be taken.
+        them the others are offered without reading again, until they turn out to be taken. And
+        facts that follow from what this worker has just committed are not read, but used once: if
+        others were faster, what they lead to is refused.
         """
         if self._rest is not None:
             return self._rest
-        self._facts = self.population.facts()
+        if not self._are_foreseen:
+            self._facts = self.population.facts()
+        self._are_foreseen = False
         return decide(self._facts, self.configuration, self._explore)
 
     def next_individual(
@@ -154,31 +188,51 @@ class WorkLoop:
         self._n_waits = 0
         return True
 
+    def give_back(self) -> None:
+        """Let others have a slot that was claimed ahead."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            self._rest = None
+            self.population.release(claim)
+
     def _commit(self, plan: Plan) -> None:
-        """Store the plan; who wins also clears away what no living individual needs."""
+        """Store the plan."""
+        if not self.configuration.asynchronous:
+            self.tell(self._facts.individuals)
         if not self.population.commit_plan(plan):
             return
-        if plan.round == 0 and plan.generation > 0 and self._is_in_turn(plan):
-            if plan.certificate:
-                _log_progress(plan)
-            self.population.collect_garbage()
+        if not self.configuration.asynchronous:
+            self._facts, self._are_foreseen = after_plan(self._facts, plan), True
+        self._clear_away(plan)
 
-    def _is_in_turn(self, plan: Plan) -> bool:
-        """True for one plan per generation; cohorts that are planned one by one take turns.
-
-        So a cohort that is stuck keeps the others from clearing away in few generations only.
-        """
+    def _clear_away(self, plan: Plan) -> None:
+        """Who stored the plan also clears away, now and then, what nobody needs any more."""
+        if plan.round > 0 or plan.generation == 0:
+            return
+        # Cohorts that are planned one by one take turns: so one that is stuck keeps the others
+        # from clearing away in few generations only.
         all_cohorts = cohorts(self.configuration, self.configuration.population_size)
         n_plans = len(all_cohorts) // len(plan.cohorts)
-        return (plan.generation + plan.first_cohort) % n_plans == 0
+        n_turns, rest = divmod(plan.generation + plan.first_cohort, n_plans)
+        if rest:
+            return
+        if plan.certificate:
+            _log_progress(plan)
+        is_last = not self.configuration.wants(plan.generation + 1)
+        # Whoever has not trained yet does not know how much there is, and collects.
+        interval = collection_interval(self._most_bytes, self.configuration.population_size)
+        if is_last or n_turns % interval == 0:
+            self.population.collect_garbage()
 
     def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
-        claim = self.population.claim_one_of(
-            [slot.key for slot in action.slots],
-            worker=worker_name(),
-            lease_seconds=self.configuration.lease_seconds,
-        )
+        claim, self._claim = self._claim, None
+        if claim is None:
+            claim = self.population.claim_one_of(
+                [slot.key for slot in action.slots],
+                worker=worker_name(),
+                lease_seconds=self.configuration.lease_seconds,
+            )
         self._rest = None
         if claim is None:
             return
@@ -197,7 +251,8 @@ class WorkLoop:
             with keep_lease(self.population, claim, lease_seconds):
                 with self.preemption.interruptible():
                     outcomes = self._outcomes(claim.slot, checkpoints)
-                is_mine = self.population.finish(claim, outcomes)
+                ahead = self._look_ahead(claim, outcomes)
+                onward = self._finish(claim, outcomes, ahead.plan)
         except StorageError:
             raise  # nothing can be written now; the lease runs out by itself
         except Preempted:
@@ -206,18 +261,68 @@ class WorkLoop:
             raise
         except Exception:
             # With the lease lost, what was needed may be collected: that is not a failure.
-            is_mine = self.population.release(claim, failure=traceback.format_exc())
-            if is_mine:
+            if self.population.release(claim, failure=traceback.format_exc()):
                 raise
+            onward = Onward(is_finished=False)
         except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
             self.population.release(claim)
             raise
-        if not is_mine:
+        if onward.is_finished:
+            self._go_on(onward, ahead)
+        else:
             _logger.warning(
                 "The lease on %s ran out before its work was done; another worker has it now and "
                 "this result is dropped. Raise lease_seconds if this happens often.",
                 claim.slot.key,
             )
+
+    def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> _Ahead:
+        """What is known to be when this slot is finished."""
+        self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
+        latest = (self._facts.generation, self._facts.round)
+        if self.configuration.asynchronous or claim.slot.key[:2] != latest:
+            return _Ahead()
+        facts = after_slot(self._facts, claim, outcomes)
+        # What a sampler chooses may depend on outcomes that are not stored yet.
+        is_pure = isinstance(self._explore, ExploreSpaces) or self._explore is explore_nothing
+        if not is_pure or not is_round_finished(facts):
+            return _Ahead(facts)
+        try:
+            action = decide(facts, self.configuration, self._explore)
+        except Exception:  # noqa: BLE001 - not the slot's fault; it comes up again in its turn
+            return _Ahead(facts)
+        return _Ahead(facts, action.plan if isinstance(action, Commit) else None)
+
+    def _finish(self, claim: Claim, outcomes: Sequence[Outcome], plan: Plan | None) -> Onward:
+        """Store what became of a slot, together with what this worker would do next anyway."""
+        keys: Sequence[SlotKey] = ()
+        if self.claims_ahead and not self.preemption.is_requested:
+            rest = () if self._rest is None else self._rest.slots
+            keys = [slot.key for slot in rest] if plan is None else plan.slot_keys
+        onward = self.population.finish_and_go_on(
+            claim,
+            outcomes,
+            plan=plan,
+            keys=keys,
+            lease_seconds=self.configuration.lease_seconds,
+        )
+        if keys and onward.claim is None:
+            self._rest = None
+        return onward
+
+    def _go_on(self, onward: Onward, ahead: _Ahead) -> None:
+        """Know what has been stored."""
+        self._claim = onward.claim
+        if ahead.facts is None:
+            return
+        self._facts, self._are_foreseen = ahead.facts, is_round_finished(ahead.facts)
+        if ahead.plan is None:
+            return
+        self.tell(ahead.facts.individuals)
+        # If somebody else has stored it, it is the same.
+        self._facts = after_plan(ahead.facts, ahead.plan)
+        if onward.is_planned:
+            self._clear_away(ahead.plan)
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
         everyone = self._everyone(slot)
@@ -260,6 +365,12 @@ class WorkLoop:
             # What changed just before is not heard of: the pause is short at first. Looking again
             # here would take a second connection of every worker that waits.
             listener.wait(pause)
+
+
+def _n_bytes(outcome: Outcome) -> int:
+    """What an outcome takes in the database."""
+    kept = (outcome.weights, outcome.optimizer_state)
+    return sum(len(one.payload) for one in kept if one is not None)
 
 
 def _log_progress(plan: Plan) -> None:

@@ -120,6 +120,9 @@ class SlotCheckpoints:
 
     def load(self) -> Mapping[str, Tensor] | None:
         """Where an earlier worker got to."""
+        self._epoch_began_at = time.monotonic()
+        if self._claim.attempt == 1:
+            return None
         snapshot = self._population.read_checkpoint(self._claim.slot.key)
         self._epoch_began_at = time.monotonic()
         return None if snapshot is None else decode(snapshot.manifest, snapshot.payload)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -60,9 +61,13 @@ def show_together(
     configuration: Configuration,
 ) -> int:
     """Make complete trials for all finished individuals that have none, in one transaction."""
+    shown: dict[tuple[int, str], dict[str, BaseDistribution]] = {}
 
     def describe(individual: Individual) -> FrozenTrial:
-        return _describe(individual, sampler, spaces, configuration, state=TrialState.COMPLETE)
+        key = (individual.reference.generation, individual.species)
+        if key not in shown:  # all of a generation and a species share them
+            shown[key] = sampler.distributions(_ranges(individual, spaces, configuration))
+        return _trial(individual, shown[key], configuration, state=TrialState.COMPLETE)
 
     return rows.show_finished(describe)
 
@@ -101,13 +106,24 @@ def _describe(
     *,
     state: TrialState,
 ) -> FrozenTrial:
+    distributions = sampler.distributions(_ranges(individual, spaces, configuration))
+    return _trial(individual, distributions, configuration, state=state)
+
+
+def _trial(
+    individual: Individual,
+    distributions: Mapping[str, BaseDistribution],
+    configuration: Configuration,
+    *,
+    state: TrialState,
+) -> FrozenTrial:
     """A trial that says everything of an individual, and its value if it is complete."""
     value = shown_value(individual.fitness_or_inf, maximize=configuration.maximize)
     return create_trial(
         state=state,
         value=value if state == TrialState.COMPLETE else None,
         params=_values(individual),
-        distributions=sampler.distributions(_ranges(individual, spaces, configuration)),
+        distributions=dict(distributions),
         user_attrs=attributes(individual, configuration),
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import time
+from collections.abc import Iterator
 
 import optuna
 
 from optuna_esgd.engine.actions import Stop, Train
-from optuna_esgd.errors import EsgdError
+from optuna_esgd.errors import EsgdError, StorageError
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
@@ -48,8 +51,19 @@ def work(
     """
     loop = trainer.open(study)
     loop.preemption, loop.checkpoint_seconds = preemption, checkpoint_seconds
+    loop.claims_ahead = True
+    try:
+        with _sparing_the_collector():
+            return _work(trainer, study, loop)
+    finally:
+        loop.claims_ahead = False
+        with contextlib.suppress(StorageError):  # then its lease runs out by itself
+            loop.give_back()
+
+
+def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
     looked_at = time.monotonic()
-    while not preemption.is_requested:
+    while not loop.preemption.is_requested:
         action = loop.decide()
         if isinstance(action, Stop):
             _show_the_rest(trainer, study, loop)
@@ -69,6 +83,22 @@ def work(
             looked_at = time.monotonic()
             _fail_lost_trials(study, loop)
     return False
+
+
+@contextlib.contextmanager
+def _sparing_the_collector() -> Iterator[None]:
+    """Keep Python's garbage collector from looking again and again at what was there before.
+
+    That is all of torch and Optuna, and takes it a tenth of a second each time.
+    """
+    is_frozen = gc.get_freeze_count() > 0  # by somebody who knows why
+    if not is_frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not is_frozen:
+            gc.unfreeze()
 
 
 def _fail_lost_trials(study: optuna.Study, loop: WorkLoop) -> int:

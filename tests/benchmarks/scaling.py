@@ -81,6 +81,7 @@ def _train(
     population = SqlPopulation(open_database(url), uuid, configuration.to_json())
     workshop = SleepingWorkshop(Load(mean_seconds=seconds, spread=0.0))
     loop = WorkLoop(population, configuration, explore_nothing, workshop)
+    loop.claims_ahead = True
     population.facts()
     pipe.send(None)
     pipe.recv()

@@ -94,12 +94,23 @@ def test_the_database_holds_at_most_what_is_said() -> None:
 
 
 def test_bytes_are_those_of_two_generations_the_best_and_checkpoints() -> None:
+    one, million = configure(n_offspring=0), 10**6
+    assert most_stored_bytes(one, weights=10 * million, state=5 * million, n_workers=2) == (
+        (2 * 16 * 15 + 10 + 2 * 8 * 15) * million
+    )
+    assert most_stored_bytes(configure(), weights=10 * million, state=0, n_workers=1) == (
+        (2 * 16 * 10 + (1 + 16) * 10 + 2 * 4 * 10) * million
+    )
+
+
+def test_small_generations_are_there_until_they_are_collected() -> None:
     one = configure(n_offspring=0)
     assert most_stored_bytes(one, weights=10, state=5, n_workers=2) == (
-        2 * 16 * 15 + 10 + 2 * 8 * 15
+        (2 + 7) * 16 * 15 + 10 + 2 * 8 * 15
     )
-    assert most_stored_bytes(configure(), weights=10, state=0, n_workers=1) == (
-        2 * 16 * 10 + (1 + 16) * 10 + 2 * 4 * 10
+    short = configure(n_generations=3)
+    assert most_stored_bytes(short, weights=10, state=0, n_workers=1) == (
+        3 * 16 * 10 + (1 + 2 * 16) * 10 + 2 * 4 * 10
     )
 
 

@@ -116,3 +116,19 @@ def test_where_all_diverged_parents_are_drawn_uniformly() -> None:
     weights = roulette_weights([math.inf] * 4, "rank")
     drawn = [draw_parents(weights, n_parents=2, rng=stream(4, i)) for i in range(2000)]
     assert_frequencies(drawn, dict.fromkeys(itertools.permutations(range(4), 2), 1 / 12))
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any),
+    st.integers(1, 12),
+    st.integers(0, 2**32),
+)
+def test_parents_are_those_that_numpy_would_choose(
+    sectors: list[int], n_parents: int, seed: int
+) -> None:
+    weights = np.array(sectors, dtype=np.float64) ** 4
+    weights /= weights.sum()
+    n_drawn = min(n_parents, int(np.count_nonzero(weights)))
+    chosen = stream(seed).choice(len(weights), size=n_drawn, replace=False, p=weights)
+    drawn = draw_parents(weights, n_parents=min(n_parents, len(weights)), rng=stream(seed))
+    assert list(drawn[:n_drawn]) == chosen.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,9 @@ from optuna_esgd.engine.ports import Population
 from optuna_esgd.species import SGD
 from optuna_esgd.store.opening import find_population
 from optuna_esgd.store.verification import verify, verify_trials
+from optuna_esgd.trainer.preemption import Preemption
 from optuna_esgd.trainer.task import Epoch
+from optuna_esgd.worker.work import work
 
 POPULATION, GENERATIONS = 4, 2
 STUDY = "faults"
@@ -84,6 +87,14 @@ def run(
     )
     study.optimize(trainer, n_trials=n_trials)
     return study
+
+
+def run_worker(url: Any) -> None:
+    """As a worker does, who claims first and makes trials later."""
+    prepare()
+    study = open_study(url)
+    trainer = esgd.ESGDTrainer(Parabola(), species=SPECIES, cohort_size=2, device="cpu")
+    assert work(trainer, study, checkpoint_seconds=math.inf, preemption=Preemption())
 
 
 def prepare() -> None:

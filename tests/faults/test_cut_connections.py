@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 
 from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.store.verification import verify
 from optuna_esgd.testing.examples import example_configuration
 from optuna_esgd.testing.runs import run
+from optuna_esgd.trainer.loop import WorkLoop
+from tests.benchmarks.utilisation import Load, SleepingWorkshop
 from tests.databases import Databases
 from tests.faults.cuts import cutting
 from tests.faults.extent import sampled
@@ -51,6 +54,35 @@ def test_a_cut_connection_goes_unnoticed(kind: str, databases: Databases) -> Non
             run(population, _SHORT)
         assert bits(population) == undisturbed(population, _SHORT), point
         assert verify(population) == []
+
+
+def work(population: Population, configuration: Configuration) -> None:
+    """Work as a worker does, who claims the next slot when it finishes one."""
+    workshop = SleepingWorkshop(Load(mean_seconds=0.0))
+    loop = WorkLoop(population, configuration, explore_nothing, workshop)
+    loop.claims_ahead = True
+    while loop.act(loop.decide()):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_connection_that_is_cut_when_going_on_goes_unnoticed(
+    kind: str, databases: Databases
+) -> None:
+    """Also if only the answer was lost: each slot is claimed once, and by this worker."""
+    url = databases.shared(kind)
+    with cutting(url) as cuts:
+        work(make_population(url, _SHORT.to_json()), _SHORT)
+    for point in sampled(cuts.n_points, 7):
+        population = make_population(url, _SHORT.to_json())
+        memory = MemoryPopulation(_SHORT.to_json(), uuid=population.uuid)
+        with cutting(url, point):
+            work(population, _SHORT)
+        work(memory, _SHORT)
+        assert bits(population) == bits(memory), point
+        assert verify(population) == []
+        assert all(slot.attempt == 1 for slot in population.slots()), point
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ import pytest
 from tests.databases import Databases
 from tests.faults.extent import IS_EXHAUSTIVE, sampled
 from tests.faults.failpoints import Points, counting
-from tests.faults.small_run import open_study, result, run
-from tests.faults.workers import KILLED, end, expire_leases, start, work, work_until
+from tests.faults.small_run import open_study, result, run, run_worker
+from tests.faults.workers import KILLED, end, expire_leases, serve_until, start, work, work_until
 
 _PARTS = 4
 _SQLITE_POINTS: Points = "all" if IS_EXHAUSTIVE else "commits"
@@ -44,6 +44,26 @@ def test_killed_at_a_commit_of_sqlite(
     for point in sampled(counter.n_points, 3)[part::_PARTS]:
         url = f"sqlite:///{tmp_path}/{point}.db"
         assert kill_and_finish(url, _SQLITE_POINTS, point) == undisturbed, point
+        closed_connections()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_a_worker_killed_at_a_commit_of_sqlite(
+    part: int,
+    tmp_path: Path,
+    undisturbed: list[tuple[object, ...]],
+    closed_connections: Callable[[], None],
+) -> None:
+    """It finishes a slot, stores the next plan and claims a slot at once, or nothing of it."""
+    with counting(_SQLITE_POINTS) as counter:
+        run_worker(f"sqlite:///{tmp_path}/counted.db")
+    for point in sampled(counter.n_points, 2)[part::_PARTS]:
+        url = f"sqlite:///{tmp_path}/{point}.db"
+        end(start(serve_until, url, _SQLITE_POINTS, point), exitcode=KILLED)
+        expire_leases(url)
+        end(start(work, url))
+        assert result(open_study(url)) == undisturbed, point
         closed_connections()
 
 

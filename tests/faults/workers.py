@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from optuna_esgd.trainer.task import Epoch
 from tests.faults.failpoints import Points, counting
-from tests.faults.small_run import Parabola, run
+from tests.faults.small_run import Parabola, run, run_worker
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faults.warm"])
@@ -44,6 +44,12 @@ def work_until(url: str, points: Points, deadly: int) -> None:
     """A worker that dies at one of its statements or commits."""
     with counting(points, deadly=deadly):
         run(url)
+
+
+def serve_until(url: str, points: Points, deadly: int) -> None:
+    """As ``work_until``, by a worker that makes trials for what it has finished."""
+    with counting(points, deadly=deadly):
+        run_worker(url)
 
 
 def work_with_a_break(url: str, pipe: Connection) -> None:

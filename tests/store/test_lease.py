@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from optuna_esgd.engine.individual import Claim, SlotKey
@@ -52,3 +53,46 @@ def test_database_may_be_away_for_a_while() -> None:
         time.sleep(2 * _LEASE_SECONDS)
         assert not population.slots()[0].is_claimable
     assert population.n_renewals >= 2
+
+
+def test_leases_that_end_soon_share_a_thread() -> None:
+    population = MemoryPopulation({})
+    claim = _claimed(population)
+    before = set(threading.enumerate())
+    threads = set()
+    for _ in range(20):
+        with keep_lease(population, claim, 60.0):
+            threads |= set(threading.enumerate()) - before
+    assert len(threads) == 1
+
+
+def test_a_short_lease_is_kept_beside_a_long_one() -> None:
+    population = MemoryPopulation({})
+    claim = _claimed(population)
+    other = take(population, SlotKey(0, 0, 1), lease_seconds=60.0)
+    with keep_lease(population, other, 60.0), keep_lease(population, claim, _LEASE_SECONDS):
+        time.sleep(2 * _LEASE_SECONDS)
+        assert not population.slots()[0].is_claimable
+
+
+def test_nothing_is_renewed_after_the_block() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(MemoryPopulation):
+        n_renewals = 0
+
+        def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
+            begun.set()
+            assert go_on.wait(10)
+            time.sleep(0.1)
+            self.n_renewals += 1
+            return super().renew(claim, lease_seconds=lease_seconds)
+
+    population = Slow({})
+    with keep_lease(population, _claimed(population), _LEASE_SECONDS):
+        assert begun.wait(10)
+        go_on.set()
+    n_renewals = population.n_renewals
+    assert n_renewals == 1, "the block's end waited for it"
+    time.sleep(_LEASE_SECONDS)
+    assert population.n_renewals == n_renewals

@@ -118,7 +118,7 @@ class Counted(MemoryPopulation):
         return super().facts()
 
 
-def test_facts_are_read_once_a_round() -> None:
+def test_one_worker_reads_the_facts_once() -> None:
     settings = Settings(population_size=4, n_offspring=4, n_generations=2)
     population = Counted(settings.configure(seed=0, cohort_size=1, maximize=False).to_json())
     loop = make_loop(population=population, settings=settings)
@@ -126,9 +126,23 @@ def test_facts_are_read_once_a_round() -> None:
     while loop.act(action := loop.decide()):
         n_slots += not isinstance(action, Commit)
     assert n_slots == 2 * (4 + 4)
-    assert population.n_readings == 2 * 2 * 2 + 1, (
-        "for the plan and the slots of 4 rounds; the end"
-    )
+    assert population.n_readings == 1, "what follows from its own commits it knows"
+
+
+def test_facts_are_read_once_a_round_of_two_workers() -> None:
+    settings = Settings(population_size=4, n_offspring=4, n_generations=2)
+    population = Counted(settings.configure(seed=0, cohort_size=1, maximize=False).to_json())
+    loops = [make_loop(population=population, settings=settings) for _ in range(2)]
+    n_slots = [0, 0]
+    is_open = [True, True]
+    while any(is_open):
+        for at, loop in enumerate(loops):
+            action = loop.decide()
+            n_slots[at] += not isinstance(action, Commit | Stop)
+            is_open[at] = loop.act(action)
+    assert min(n_slots) >= 4, "both have worked"
+    assert all(one.fitness is not None for one in population.individuals())
+    assert population.n_readings <= 2 * 4 * 2 + 2, "each at most twice a round, and at the end"
 
 
 def test_slots_that_others_took_meanwhile_are_not_waited_for() -> None:
@@ -188,8 +202,8 @@ def test_a_lease_is_kept_while_the_work_goes_on() -> None:
     with keep_lease(loop.population, claim, 0.3):
         time.sleep(0.7)
         assert loop.population.claim(key, worker="thief", lease_seconds=0.3) is None
-    assert threading.active_count() == n_threads
     time.sleep(0.4)
+    assert threading.active_count() <= n_threads, "its thread has ended"
     assert loop.population.claim(key, worker="thief", lease_seconds=0.3) is not None
 
 
@@ -210,3 +224,77 @@ def test_garbage_is_collected_and_progress_logged_once_per_generation(
     assert len(collections) == 5
     done = [line for line in caplog.messages if "done: best fitness" in line]
     assert [line.split()[1] for line in done] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_next_slot_is_claimed_with_the_end_of_the_last_one() -> None:
+    settings = Settings(population_size=4, n_offspring=4, n_generations=2)
+    loop = make_loop(settings=settings)
+    loop.claims_ahead = True
+    loop.act(loop.decide())
+    while loop.act(action := loop.decide()):
+        claimed = [slot for slot in loop.population.slots() if slot.state == "claimed"]
+        assert len(claimed) == (not isinstance(loop.decide(), Stop))
+        assert all(slot.attempt == 1 for slot in claimed)
+    assert isinstance(action, Stop)
+    assert all(slot.state == "finished" for slot in loop.population.slots())
+
+
+def test_a_slot_that_was_claimed_ahead_is_given_back() -> None:
+    loop = make_loop(settings=Settings(population_size=4, n_generations=2))
+    loop.claims_ahead = True
+    loop.act(begin(loop))
+    assert [slot.state for slot in loop.population.slots()][:2] == ["finished", "claimed"]
+    loop.give_back()
+    loop.give_back()
+    assert all(slot.is_claimable for slot in loop.population.slots()[1:4])
+    while loop.act(loop.decide()):
+        pass
+    assert all(slot.state == "finished" for slot in loop.population.slots())
+
+
+def test_who_is_asked_to_stop_claims_nothing_ahead() -> None:
+    def stopped(individuals: Sequence[Individual]) -> list[Outcome]:
+        loop.preemption.request(interrupt=False)
+        return trained(individuals)
+
+    loop = make_loop(stopped)
+    loop.claims_ahead = True
+    loop.act(begin(loop))
+    assert [slot.state for slot in loop.population.slots()] == ["finished", "free"]
+
+
+def test_a_slot_that_was_claimed_ahead_and_lost_is_worked_on_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = Settings(population_size=2, n_generations=1, n_offspring=2)
+    population = MemoryPopulation(
+        settings.configure(seed=0, cohort_size=1, maximize=False).to_json()
+    )
+    loop = make_loop(population=population, settings=settings)
+    loop.claims_ahead = True
+    loop.act(begin(loop))
+    key = population.slots()[1].key
+    population._slots[key].lease_until = 0.0
+    thief = loop.population.claim(key, worker="thief", lease_seconds=60)
+    assert thief is not None
+    with caplog.at_level(logging.WARNING):
+        loop.act(loop.decide())
+    assert "ran out before its work was done" in caplog.text
+    assert loop.population.finish(thief, trained([loop.population.individuals()[1]]))
+    while loop.act(loop.decide()):
+        pass
+    assert loop.population.individuals()[1].worker == "thief"
+
+
+@pytest.mark.parametrize(("n_bytes", "expected"), [(0, 11), (1000, 2), (2**22, 6), (2**26, 11)])
+def test_garbage_is_collected_in_every_generation_only_if_it_is_much(
+    n_bytes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optuna_esgd.trainer.loop._n_bytes", lambda outcome: n_bytes)
+    settings = Settings(population_size=4, n_offspring=0, selection="truncation", n_generations=12)
+    loop = make_loop(settings=settings)
+    collections: list[int] = []
+    monkeypatch.setattr(loop.population, "collect_garbage", lambda: collections.append(1))
+    while loop.act(loop.decide()):
+        pass
+    assert len(collections) == expected, "the last generation is always cleared up behind"

@@ -176,6 +176,7 @@ def test_births_that_stand_after_failures_stand_again() -> None:
 def test_any_trial_even_if_its_weights_were_collected() -> None:
     study, trainer = make_study(), esgd.ESGDTrainer(Tiny())
     study.optimize(trainer, n_trials=20)
+    open_results(study).collect_garbage()
     one = open_results(study).individual_of_trial(5)
     assert one is not None
     assert not one.is_stored

@@ -47,6 +47,7 @@ def test_old_weights_are_collected_unless_pinned(task: esgd.SupervisedTask) -> N
     study.optimize(trainer, n_trials=6)
     esgd.pin(study, 2)
     study.optimize(trainer, n_trials=24)
+    open_results(study).collect_garbage()
     esgd.load_individual(study, 2, task.build_model())
     everyone = open_results(study).individuals(generation=0)
     gone = [one for one in everyone if one.reference.round == 0 and not one.is_stored]

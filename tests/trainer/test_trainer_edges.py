@@ -206,6 +206,7 @@ def test_pinning_what_is_gone_is_refused() -> None:
 
     study = make_study()
     study.optimize(esgd.ESGDTrainer(make_task()), n_trials=16)
+    open_results(study).collect_garbage()
     everyone = open_results(study).individuals(generation=0)
     gone = next(one for one in everyone if one.trial_number is not None and not one.is_stored)
     with pytest.raises(WeightsNotFoundError, match="collected already"):

@@ -1,0 +1,152 @@
+"""What a worker knows without reading is what it would read, however many others work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optuna_esgd.engine.actions import Action, Stop
+from optuna_esgd.engine.configuration import Configuration, Settings
+from optuna_esgd.engine.individual import Facts, Individual, Reference
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.engine.snapshot import Outcome
+from optuna_esgd.evolution.randomness import stream
+from optuna_esgd.evolution.space import Value
+from optuna_esgd.store.memory import MemoryPopulation
+from optuna_esgd.testing.examples import example_snapshot
+from optuna_esgd.trainer.loop import WorkLoop
+from optuna_esgd.trainer.preemption import Checkpoints
+from tests.store.populations import make_population
+
+
+class Workshop:
+    """Fitness is a random number; some diverge."""
+
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        return [
+            Outcome(
+                number=one.reference.number,
+                fitness=_draw(one) if one.reference.number else float("nan"),
+                birth_fitness=_draw(one) if one.birth_fitness is None else None,
+                weights=example_snapshot(one.reference, 100),
+                n_epochs=3,
+            )
+            for one in individuals
+        ]
+
+    def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
+        return [
+            Outcome(
+                number=one.reference.number,
+                fitness=_draw(one),
+                n_evaluations=1,
+                weights=example_snapshot(one.reference, 100) if _draw(one) < 0 else None,
+            )
+            for one in offspring
+        ]
+
+    def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
+        raise AssertionError("nothing fails here")
+
+
+class Watched(WorkLoop):
+    """Counts what it foresees; each time it is what would have been read."""
+
+    n_foreseen = 0
+
+    def decide(self) -> Action:
+        if self._are_foreseen:
+            self.n_foreseen += 1
+            _check(self._facts, self.population)
+        return super().decide()
+
+
+def _draw(one: Individual) -> float:
+    return float(stream(0, *one.reference, "fitness").normal())
+
+
+def _explore(
+    births: Sequence[Individual], parents: Mapping[Reference, Individual]
+) -> list[tuple[str, Mapping[str, Value]]]:
+    """As a sampler of somebody else's may do: with NumPy's numbers."""
+    values: dict[str, Any] = {"lr": np.float32(0.1), "n": np.int64(3), "on": np.bool_(1), "x": 0.1}
+    return [("SGD", values) for _ in births]
+
+
+def _check(foreseen: Facts, population: Population) -> None:
+    """Others may have gone on meanwhile, as they may after reading."""
+    read = population.individuals(generation=foreseen.generation)
+    stored = {one.reference: _known(one) for one in read}
+    for one in foreseen.individuals:
+        now = stored[one.reference]
+        assert _known(one) == now or (one.fitness is None and now.fitness is not None)
+        kinds = tuple(map(type, one.hyperparameters.values()))
+        if not isinstance(population, MemoryPopulation):
+            assert kinds in ((float, int, bool, float), ()), "what JSON gives back"
+    slots = {one.key: one for one in population.slots(generation=foreseen.generation)}
+    for slot in foreseen.slots:
+        assert slots[slot.key].numbers == slot.numbers
+        assert slot.state == "free" or slots[slot.key].state == "finished"
+    facts = population.facts()
+    if (facts.generation, facts.round) == (foreseen.generation, foreseen.round):
+        assert [one.key for one in facts.slots] == [one.key for one in foreseen.slots]
+        order = [one.reference for one in facts.individuals]
+        assert order == [one.reference for one in foreseen.individuals]
+
+
+def _known(one: Individual) -> Individual:
+    """Without what is the store's to know, and nothing is planned from."""
+    return replace(one, weights=None, is_stored=False, trial_number=None)
+
+
+def _configure(cohort_size: int, n_rounds: int) -> Configuration:
+    settings = Settings(
+        population_size=4, n_offspring=4, n_generations=3, n_evolution_rounds=n_rounds
+    )
+    return settings.configure(seed=0, cohort_size=cohort_size, maximize=False)
+
+
+Make = Callable[[Configuration], Population]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    def made(configuration: Configuration) -> Population:
+        if request.param == "memory":
+            return MemoryPopulation(configuration.to_json())
+        return make_population(f"sqlite:///{tmp_path}/foresight.db", configuration.to_json())
+
+    return made
+
+
+@pytest.mark.parametrize("claims_ahead", [False, True])
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+@pytest.mark.parametrize(("cohort_size", "n_rounds"), [(4, 1), (2, 1), (1, 2)])
+def test_foreseen_facts_are_those_that_are_read(
+    make: Make, claims_ahead: bool, n_workers: int, cohort_size: int, n_rounds: int
+) -> None:
+    configuration = _configure(cohort_size, n_rounds)
+    population = make(configuration)
+    loops = [Watched(population, configuration, _explore, Workshop()) for _ in range(n_workers)]
+    for loop in loops:
+        loop.claims_ahead = claims_ahead
+    turns = stream(1, n_workers, "turns")
+    running = list(loops)
+    while running:  # whoever's turn it is
+        loop = running[turns.integers(len(running))]
+        action = loop.decide()
+        if isinstance(action, Stop):
+            running.remove(loop)
+        loop.act(action)
+    assert sum(loop.n_foreseen for loop in loops) >= 3 * (1 + n_rounds)
+    alone = MemoryPopulation(configuration.to_json())
+    single = WorkLoop(alone, configuration, _explore, Workshop())
+    while single.act(single.decide()):
+        pass
+    names = {one.reference: (one.fitness, one.parents) for one in alone.individuals()}
+    assert names == {one.reference: (one.fitness, one.parents) for one in population.individuals()}
