@@ -21,8 +21,13 @@ def examine_space(patient: Patient) -> Finding:
     configuration = patient.configuration
     weights = patient.layout.n_bytes
     state = _state_bytes(patient) if configuration.inherit_optimizer_state else 0
+    if configuration.average_steps and configuration.inherit_optimizer_state:
+        state += weights  # how far training has got from the point that was kept
     stored = most_stored_bytes(
-        configuration, weights=weights, state=state, n_workers=patient.n_workers
+        configuration,
+        weights=weights,
+        state=state,
+        n_workers=patient.n_workers,
     )
     written = configuration.population_size * (weights + state)
     memory = peak_memory(patient.device)
@@ -69,7 +74,8 @@ def most_stored_bytes(
     n_winners = configuration.n_evolution_rounds * n_broods
     n_cohorts = len(cohorts(configuration, n_individuals))
     n_in_work = min(n_workers, n_cohorts) * configuration.cohort_size
-    checkpoints = 2 * n_in_work * (weights + state) if configuration.n_epochs > 1 else 0
+    points = 2 * (weights + state) + weights * configuration.average_steps  # and the step's mean
+    checkpoints = n_in_work * points if configuration.n_epochs > 1 else 0
     interval = collection_interval(weights + state, n_individuals)
     n_generations = configuration.n_generations or interval + 1
     n_kept = min(interval + 1, max(n_generations, 2))

@@ -21,6 +21,7 @@ from optuna_esgd.errors import ConfigurationError, CorruptionError
 from optuna_esgd.genome.dtypes import DTYPES, NAMES, storage_place
 from optuna_esgd.genome.layout import Entry, Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.memory import empty_bytes
 
 Payload: TypeAlias = bytes | bytearray | memoryview
 
@@ -42,7 +43,7 @@ class _Span:
 
 def encode(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> tuple[bytes, bytearray]:
+) -> tuple[bytes, memoryview]:
     """Turn named tensors into a manifest and a payload, in canonical order.
 
     Args:
@@ -64,9 +65,9 @@ def encode(
         tensor = tensors[name]
         start, end = end, end + tensor.numel() * tensor.element_size()
         spans.append(_Span(name, tensor.dtype, tuple(tensor.shape), start, end))
-    payload = bytearray(end)
+    payload = empty_bytes(end)
     for span in spans:
-        _copy_to_bytes(tensors[span.name], memoryview(payload)[span.start : span.end])
+        _copy_to_bytes(tensors[span.name], payload[span.start : span.end])
     return _write_manifest(spans, metadata or {}), payload
 
 
@@ -80,17 +81,32 @@ def decode(manifest: bytes, payload: Payload) -> dict[str, Tensor]:
     return {span.name: _decode_span(span, payload) for span in spans}
 
 
-def encode_row(matrix: Matrix, row: int) -> tuple[bytes, bytearray]:
+def adopt(manifest: bytes, payload: Payload) -> dict[str, Tensor]:
+    """As ``decode``, but the tensors lie in the payload's own memory where they can.
+
+    For payloads that nobody else uses, such as those just read: nothing is copied.
+
+    Raises:
+        CorruptionError: They are no such thing, or do not belong together.
+    """
+    source = memoryview(payload).cast("B")
+    spans = _read_manifest(manifest, len(source))
+    if source.readonly or not source:
+        return {span.name: _decode_span(span, source) for span in spans}
+    return {span.name: _adopt_span(span, source) for span in spans}
+
+
+def encode_row(matrix: Matrix, row: int) -> tuple[bytes, memoryview]:
     """Turn one row into a manifest, with the names of tied weights in it, and a payload.
 
     The payload is the row's own bytes, block after block.
     """
     layout = matrix.layout
-    payload = bytearray(layout.n_bytes)
+    payload = empty_bytes(layout.n_bytes)
     start = 0
     for block in layout.blocks:
         end = start + block.n_bytes
-        _copy_to_bytes(matrix.blocks[block.dtype][row], memoryview(payload)[start:end])
+        _copy_to_bytes(matrix.blocks[block.dtype][row], payload[start:end])
         start = end
     return row_manifest(layout), payload
 
@@ -232,12 +248,24 @@ def _decode_span(span: _Span, payload: Payload) -> Tensor:
     return tensor
 
 
+def _adopt_span(span: _Span, source: memoryview) -> Tensor:
+    if span.start == span.end or span.start % span.dtype.itemsize:
+        return _decode_span(span, source)
+    if span.dtype == torch.bool:
+        elements = torch.frombuffer(source[span.start : span.end], dtype=torch.uint8)
+        _check_booleans(elements, repr(span.name))
+    n_elements = (span.end - span.start) // span.dtype.itemsize
+    flat = torch.frombuffer(source, dtype=span.dtype, count=n_elements, offset=span.start)
+    return flat.view(span.shape)
+
+
 def _copy_to_bytes(tensor: Tensor, target: memoryview) -> None:
     """Write a tensor's elements, in row-major order, into memory of exactly their size."""
     if not target:
         return
     source = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    torch.frombuffer(target, dtype=torch.uint8).copy_(source.reshape(-1).view(torch.uint8))
+    elements = source.reshape(-1).view(torch.uint8)
+    np.frombuffer(target, dtype=np.uint8)[:] = elements.numpy()
 
 
 def _copy_from_bytes(source: memoryview, target: Tensor, name: str) -> None:
@@ -247,5 +275,10 @@ def _copy_from_bytes(source: memoryview, target: Tensor, name: str) -> None:
     elements = target.view(-1).view(torch.uint8)
     # By way of NumPy, because torch.frombuffer warns of read-only memory such as bytes.
     elements.numpy()[:] = np.frombuffer(source, dtype=np.uint8)
-    if target.dtype == torch.bool and bool((elements > 1).any()):
+    if target.dtype == torch.bool:
+        _check_booleans(elements, name)
+
+
+def _check_booleans(elements: Tensor, name: str) -> None:
+    if bool((elements > 1).any()):
         raise CorruptionError(f"Booleans in {name} are neither 0 nor 1.")

@@ -69,8 +69,7 @@ class SqlArtifactStore:
             raise ArtifactNotFound(f"There is no artifact {artifact_id!r} in {self._database}.")
         if not are_cut_right(links):
             raise CorruptionError(f"The sizes stored for artifact {artifact_id!r} are impossible.")
-        reader = io.BufferedReader(_Reader(self._database, artifact_id, links), CHUNK_BYTES)
-        return cast("BinaryIO", reader)
+        return cast("BinaryIO", _Buffered(_Reader(self._database, artifact_id, links)))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Store an artifact, in place of one of the same name if there is one.
@@ -107,11 +106,15 @@ class SqlArtifactStore:
         start = content.tell()
         for _ in range(_MOST_UPLOADS):
             links: list[Link] = []
+            small: list[Chunk] = []
             content.seek(start)
             for batch in weights.batches(_cut(content), _BATCH_CHUNKS):
-                weights.upload(self._database, batch)
+                if not links and weights.are_small(batch):
+                    small = batch
+                else:
+                    weights.upload(self._database, batch)
                 links += list_chunks(_MANIFEST, batch).links
-            if write(self._database, _name, artifact_id, links):
+            if write(self._database, _name, artifact_id, links, small):
                 return
         raise StorageError(
             f"Artifact {artifact_id!r} was collected {_MOST_UPLOADS} times before it was whole. "
@@ -128,7 +131,7 @@ class _Reader(io.RawIOBase):
         self._owner = f"artifact {artifact_id!r}"
         self._links = links
         self._position = 0
-        self._n_bytes = sum(link.n_bytes for link in links)
+        self.n_bytes = sum(link.n_bytes for link in links)
         self._held: dict[int, memoryview] = {}
         self._n_ahead = 1
 
@@ -142,20 +145,30 @@ class _Reader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._n_bytes}
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.n_bytes}
         self._position = max(0, starts[whence] + offset)
         return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         target = memoryview(buffer).cast("B")
-        if self._position >= self._n_bytes or not len(target):
+        if self._position >= self.n_bytes or not len(target):
             return 0
         # All chunks but the last have the same size.
         index, start = divmod(self._position, CHUNK_BYTES)
-        part = self._chunk(index)[start : start + len(target)]
-        target[: len(part)] = part
-        self._position += len(part)
-        return len(part)
+        if start == 0 and len(target) >= 2 * CHUNK_BYTES:
+            n_read = self._fill(index, target)
+        else:
+            part = self._chunk(index)[start : start + len(target)]
+            target[: len(part)] = part
+            n_read = len(part)
+        self._position += n_read
+        return n_read
+
+    def _fill(self, index: int, target: memoryview) -> int:
+        """Read whole chunks to where they are wanted; how many bytes."""
+        n_chunks = min(len(target) // CHUNK_BYTES, _BATCH_CHUNKS)
+        links = self._links[index : index + n_chunks]
+        return read(self._database, _copy_payloads, self._owner, index, links, target)
 
     def _chunk(self, index: int) -> memoryview:
         if index not in self._held:
@@ -169,6 +182,20 @@ class _Reader(io.RawIOBase):
                 for position, link, payload in zip(count(index), links, payloads, strict=False)
             }
         return self._held[index]
+
+
+class _Buffered(io.BufferedReader):
+    """Small reads are served from a chunk; large ones go to where they are wanted."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__(reader, CHUNK_BYTES)
+        self._reader = reader
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            # All at once: without a size it would come in pieces that are put together.
+            size = max(0, self._reader.n_bytes - self.tell())
+        return super().read(size)
 
 
 def _cut(content: BinaryIO) -> Iterator[Chunk]:
@@ -196,10 +223,25 @@ def _payloads(connection: sa.Connection, links: Sequence[Link]) -> list[bytes | 
     return [payload for _, _, payload in weights.read_chunks(connection, links)]
 
 
-def _name(connection: sa.Connection, artifact_id: str, links: list[Link]) -> bool:
-    """Make the uploaded chunks an artifact; False if some were collected in between."""
-    if weights.missing_chunks(connection, (link.chunk for link in links)):
+def _copy_payloads(
+    connection: sa.Connection, owner: str, index: int, links: Sequence[Link], target: memoryview
+) -> int:
+    start = 0
+    for position, link, payload in weights.read_chunks(connection, links):
+        part = check_chunk(owner, index + position, link, payload)
+        target[start : start + len(part)] = part
+        start += len(part)
+    return start
+
+
+def _name(
+    connection: sa.Connection, artifact_id: str, links: list[Link], small: list[Chunk]
+) -> bool:
+    """Make chunks an artifact: few ones, or those uploaded; False if some were collected since."""
+    uploaded = {link.chunk for link in links}.difference(one.digest for one in small)
+    if weights.missing_chunks(connection, uploaded):
         return False
+    weights.insert_chunks(connection, small)
     digest = snapshot_digest(_MANIFEST, (link.chunk for link in links))
     n_bytes = sum(link.n_bytes for link in links)
     weights.insert_snapshots(connection, [Listing(digest, _MANIFEST, n_bytes, tuple(links))])

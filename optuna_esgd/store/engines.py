@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import sqlalchemy as sa
 
@@ -44,8 +44,8 @@ _DRIVERS: Mapping[str, tuple[tuple[str, str], ...]] = {
 # Drivers that send every byte as text, with those that do not (measured: 2 to 6 times faster).
 _SLOW_DRIVERS: Mapping[str, tuple[str, str]] = {
     "psycopg2": ("psycopg", "postgresql+psycopg"),
-    "pymysql": ("mariadb", "mysql+mariadbconnector"),
-    "mysqldb": ("mariadb", "mysql+mariadbconnector"),
+    "pymysql": ("'mariadb<2'", "mysql+mariadbconnector"),  # 2.0rc2 is Python, and slower yet
+    "mysqldb": ("'mariadb<2'", "mysql+mariadbconnector"),
 }
 _SUPPORTED = (
     "sqlite:///file.db, postgresql://user@host/database (psycopg or psycopg2), "
@@ -99,10 +99,14 @@ class Database:
         if self._merger is not None:
             self._merger.wake()
 
-    def close(self) -> None:
-        """Close the connections that are not in use; the next use opens new ones."""
+    def wait_for_log(self) -> None:
+        """Return when SQLite's log is not being merged."""
         if self._merger is not None:
             self._merger.wait()
+
+    def close(self) -> None:
+        """Close the connections that are not in use; the next use opens new ones."""
+        self.wait_for_log()
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -304,8 +308,16 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     # A transaction that reads and then wants to write fails at once if another wrote in between,
     # whatever the timeout; IMMEDIATE waits its turn at the start.
-    writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    begin = "BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN"
+    try:
+        sqlite_file(connection).execute(begin).close()
+    except sqlite3.Error as error:
+        raise sa.exc.OperationalError(begin, None, error) from error
+
+
+def sqlite_file(connection: sa.Connection) -> sqlite3.Connection:
+    """SQLite's own connection: it answers before SQLAlchemy has asked."""
+    return cast("sqlite3.Connection", connection.connection.driver_connection)
 
 
 def _server_engine(url: sa.URL, connect_args: Mapping[str, Any]) -> sa.Engine:
@@ -335,10 +347,9 @@ def _warn_of_slow_driver(url: sa.URL) -> None:
         package, name = _SLOW_DRIVERS[url.get_driver_name()]
         _logger.warning(
             "The driver %s sends weights to %s as text. Large weights are stored two to six "
-            "times faster with %s: install it with `pip install %s`, and let the URL begin with %s://.",
+            "times faster with another: `pip install %s`, and let the URL begin with %s://.",
             url.get_driver_name(),
             describe(url),
-            package,
             package,
             name,
         )

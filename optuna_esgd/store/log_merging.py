@@ -14,6 +14,8 @@ _logger = logging.getLogger(__name__)
 LOG_BYTES = 2**26
 # From here on commits merge it themselves: the thread is not fast enough, or readers hold it up.
 MOST_LOG_BYTES = 4 * LOG_BYTES
+# What is committed while the log is being merged is merged in another pass.
+_MOST_PASSES = 4
 
 
 class LogMerger:
@@ -55,10 +57,17 @@ class LogMerger:
         try:
             # Never makes a file where one has been deleted meanwhile.
             place = f"{self._path.as_uri()}?mode=rw"
-            with contextlib.closing(sqlite3.connect(place, uri=True)) as file:
-                file.execute("PRAGMA synchronous = NORMAL")
+            with contextlib.closing(sqlite3.connect(place, timeout=0, uri=True)) as file:
+                file.execute("PRAGMA synchronous = NORMAL").close()
                 # Waits for nobody: what a reader still needs of the log stays in it.
-                file.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                for _ in range(_MOST_PASSES):
+                    merge = file.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    [(_, n_pages, n_merged)] = merge.fetchall()
+                    if n_merged == n_pages:
+                        break
+                # Now that there is next to nothing left, keep writers out while it is merged:
+                # else there would always be something, and the log would never begin anew.
+                file.execute("PRAGMA wal_checkpoint(RESTART)").close()
         except sqlite3.Error as error:
             # A full disk, say: commits will say so themselves, or a later merge succeeds.
             _logger.debug("The log of %s was not merged: %s", self._path, error)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
 from optuna_esgd.store.chunks import CHUNK_BYTES
+from optuna_esgd.store.engines import sqlite_file
 from optuna_esgd.store.tables import chunk
 
 Payload = bytes | memoryview
 
-_BATCH_CHUNKS = 16
+_BATCH_CHUNKS = 4  # more at a time is more memory at a time, and slower
 QUERY_DIGESTS = 500  # that one statement names
 
 
@@ -25,36 +26,33 @@ def read_payloads(
 ) -> Iterator[tuple[str, Payload | None]]:
     """Each digest with its chunk's bytes, in the order given; None where they are gone.
 
-    On SQLite one chunk after the other, so that it is still in the processor's cache when it is
-    checked and copied; from servers 16 at a time.
+    One chunk after the other where the driver can, so that it is still in the processor's cache
+    when it is checked and copied; else four at a time. The connection is busy until the last one.
     """
     match connection.dialect.driver:
         case "pysqlite":
-            yield from _from_sqlite(connection, digests)
-            return
+            fetch, n_digests = _from_sqlite, QUERY_DIGESTS
         case "psycopg":
-            fetch = _from_psycopg
+            fetch, n_digests = _from_psycopg, QUERY_DIGESTS
         case _:
-            fetch = _from_server
-    for start in range(0, len(digests), _BATCH_CHUNKS):
-        batch = digests[start : start + _BATCH_CHUNKS]
-        payloads = fetch(connection, sorted(set(batch)))
-        for digest in batch:
-            yield digest, payloads.get(digest)
+            fetch, n_digests = _from_server, _BATCH_CHUNKS
+    for start in range(0, len(digests), n_digests):
+        batch = digests[start : start + n_digests]
+        yield from zip(batch, fetch(connection, batch), strict=True)
 
 
-def _from_sqlite(
-    connection: sa.Connection, digests: Sequence[str]
-) -> Iterator[tuple[str, bytes | None]]:
+def _from_sqlite(connection: sa.Connection, digests: Sequence[str]) -> Iterator[Payload | None]:
     """Blobs opened by row: their pages are copied once, not first put together by SQLite."""
-    file = cast("sqlite3.Connection", connection.connection.driver_connection)
-    rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
-    for start in range(0, len(digests), QUERY_DIGESTS):
-        batch = digests[start : start + QUERY_DIGESTS]
-        find = sa.select(chunk.c.digest, rowid).where(chunk.c.digest.in_(sorted(set(batch))))
-        rows = {one.digest: one.rowid for one in connection.execute(find)}
-        for digest in batch:
-            yield digest, _read_blob(file, rows[digest]) if digest in rows else None
+    file, rows = sqlite_file(connection), row_ids(connection, digests)
+    for digest in digests:
+        yield _read_blob(file, rows[digest]) if digest in rows else None
+
+
+def row_ids(connection: sa.Connection, digests: Sequence[str]) -> dict[str, int]:
+    """Under which numbers SQLite keeps those of these chunks that are stored."""
+    marks = ", ".join("?" * len(digests))
+    find = f"SELECT digest, rowid FROM {chunk.name} WHERE digest IN ({marks})"  # noqa: S608
+    return dict(sqlite_file(connection).execute(find, digests).fetchall())
 
 
 def _read_blob(file: sqlite3.Connection, row: int) -> bytes | None:
@@ -62,24 +60,28 @@ def _read_blob(file: sqlite3.Connection, row: int) -> bytes | None:
         return blob.read() if len(blob) <= CHUNK_BYTES else None
 
 
-def _from_server(connection: sa.Connection, digests: list[str]) -> dict[str, Payload]:
+def _from_server(connection: sa.Connection, digests: Sequence[str]) -> Iterator[Payload | None]:
     is_small = sa.func.length(chunk.c.payload) <= CHUNK_BYTES
+    wanted = sorted(set(digests))
     rows = connection.execute(
-        sa.select(chunk.c.digest, chunk.c.payload).where(chunk.c.digest.in_(digests), is_small)
+        sa.select(chunk.c.digest, chunk.c.payload).where(chunk.c.digest.in_(wanted), is_small)
     )
-    return {row.digest: row.payload for row in rows}
+    payloads: dict[str, Payload] = {row.digest: row.payload for row in rows}
+    yield from map(payloads.get, digests)
 
 
-def _from_psycopg(connection: sa.Connection, digests: list[str]) -> dict[str, Payload]:
-    """Copied out row by row; SQLAlchemy asks psycopg for text, which is three times slower."""
+def _from_psycopg(connection: sa.Connection, digests: Sequence[str]) -> Iterator[Payload | None]:
+    """Copied out, each as it arrives; SQLAlchemy asks psycopg for text, three times as slow."""
     driver_connection: Any = connection.connection.driver_connection
     copy_out = (
-        f"COPY (SELECT digest, payload FROM {chunk.name} WHERE digest = ANY(%s) "  # noqa: S608
-        "AND length(payload) <= %s) TO STDOUT (FORMAT BINARY)"
+        f"COPY (SELECT payload FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (name, place) "  # noqa: S608
+        f"LEFT JOIN {chunk.name} ON digest = name AND length(payload) <= %s ORDER BY place) "
+        "TO STDOUT (FORMAT BINARY)"
     )
     with (
         driver_connection.cursor() as cursor,
-        cursor.copy(copy_out, [digests, CHUNK_BYTES]) as copied,
+        cursor.copy(copy_out, [list(digests), CHUNK_BYTES]) as copied,
     ):
-        copied.set_types(["text", "bytea"])
-        return dict(copied.rows())
+        copied.set_types(["bytea"])
+        for (payload,) in copied.rows():
+            yield payload

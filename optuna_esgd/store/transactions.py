@@ -99,7 +99,7 @@ def _run(database: Database, mode: dict[str, Any], body: Callable[[sa.Connection
         try:
             with database.engine.connect() as plain:
                 database.was_reached = True
-                connection = plain.execution_options(**mode)
+                connection = plain.execution_options(**mode) if mode else plain
                 with connection.begin():
                     return body(connection)
         except (sa.exc.SQLAlchemyError, _driver_error(database)) as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.errors import CorruptionError, StorageError
+from optuna_esgd.memory import empty_bytes
 from optuna_esgd.store.chunks import (
     CHUNK_BYTES,
     MOST_MANIFEST_BYTES,
@@ -23,8 +24,8 @@ from optuna_esgd.store.chunks import (
     payload_size,
 )
 from optuna_esgd.store.clock import now_seconds
-from optuna_esgd.store.engines import Database
-from optuna_esgd.store.payloads import QUERY_DIGESTS, read_payloads
+from optuna_esgd.store.engines import Database, sqlite_file
+from optuna_esgd.store.payloads import QUERY_DIGESTS, read_payloads, row_ids
 from optuna_esgd.store.tables import chunk, link, snapshot
 from optuna_esgd.store.transactions import read, write
 
@@ -35,7 +36,18 @@ _BLIND_BYTES = 2**18
 _CODEC = "raw"
 _TRANSACTION_CHUNKS = 16 * 2**20 // CHUNK_BYTES
 _TEXT_DRIVERS = frozenset({"mysqldb"})
-_VIEW_DRIVERS = frozenset({"pysqlite", "psycopg"})
+_VIEW_DRIVERS = frozenset({"psycopg"})
+# Written out, since SQLAlchemy takes longer to ask than SQLite to answer.
+_SIZES = (
+    "SELECT n_bytes, length(manifest), "  # noqa: S608
+    f"CASE WHEN length(manifest) <= {MOST_MANIFEST_BYTES} THEN manifest END "
+    f"FROM {snapshot.name} WHERE digest = :digest"
+)
+_LINKS = (
+    f"SELECT {link.name}.chunk, {chunk.name}.n_bytes, {chunk.name}.codec "  # noqa: S608
+    f"FROM {link.name} LEFT JOIN {chunk.name} ON {link.name}.chunk = {chunk.name}.digest "
+    f"WHERE {link.name}.snapshot = :digest ORDER BY {link.name}.position LIMIT :n_links"
+)
 # Payloads up to here go in the transaction that uses them: one commit instead of two.
 SMALL_BYTES = 4 * 2**20
 
@@ -46,7 +58,14 @@ def upload(database: Database, chunks: Iterable[Chunk]) -> None:
     missing = read(database, missing_chunks, wanted)
     # In one order, so that two workers with the same chunks wait for each other at most once.
     for batch in batches(sorted(missing), _TRANSACTION_CHUNKS):
-        write(database, insert_chunks, [wanted[digest] for digest in batch])
+        write(database, _upload_some, [wanted[digest] for digest in batch])
+
+
+def _upload_some(connection: sa.Connection, chunks: Iterable[Chunk]) -> None:
+    if connection.dialect.name == "postgresql":
+        # The commit of what uses them waits for the disk, and for all that was committed before.
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+    insert_chunks(connection, chunks)
 
 
 def are_small(chunks: Iterable[Chunk]) -> bool:
@@ -62,9 +81,28 @@ def insert_chunks(connection: sa.Connection, chunks: Iterable[Chunk]) -> None:
     is_blind = n_bytes <= _BLIND_BYTES and _can_pass_over(connection)
     digests = wanted.keys() if is_blind else missing_chunks(connection, wanted)
     missing = [wanted[digest] for digest in sorted(digests)]
+    if connection.dialect.driver == "pysqlite":
+        _insert_into_sqlite(connection, missing)
+        return
     insert = _insert_as_text if connection.dialect.driver in _TEXT_DRIVERS else _insert
     for batch in _statements(missing):
         insert(connection, batch)
+
+
+def _insert_into_sqlite(connection: sa.Connection, missing: Iterable[Chunk]) -> None:
+    """Rows of zeros first, then their bytes, which the driver would copy twice as parameters."""
+    file, now = sqlite_file(connection), now_seconds().compile(connection.engine)
+    statement = (
+        f"INSERT INTO {chunk.name} (digest, codec, n_bytes, payload, created_at) "  # noqa: S608
+        f"VALUES (?, '{_CODEC}', ?, zeroblob(?), {now}) ON CONFLICT DO NOTHING"
+    )
+    for one in missing:
+        n_bytes = len(one.payload)
+        inserted = file.execute(statement, (one.digest, n_bytes, n_bytes))
+        row = inserted.lastrowid
+        if inserted.rowcount == 1 and row is not None:
+            with file.blobopen(chunk.name, chunk.c.payload.name, row) as blob:
+                blob.write(one.payload)
 
 
 def _insert(connection: sa.Connection, batch: list[Chunk]) -> None:
@@ -99,6 +137,9 @@ def missing_chunks(connection: sa.Connection, digests: Iterable[str]) -> set[str
     """Which of these chunks are not stored."""
     missing = set(digests)
     for batch in batches(sorted(missing), QUERY_DIGESTS):
+        if connection.dialect.name == "sqlite":
+            missing.difference_update(row_ids(connection, batch))
+            continue
         found = connection.scalars(sa.select(chunk.c.digest).where(chunk.c.digest.in_(batch)))
         missing.difference_update(found)
     return missing
@@ -127,6 +168,19 @@ def _insert_snapshots(connection: sa.Connection, listings: Sequence[Listing]) ->
         for one in listings
         for position, part in enumerate(one.links)
     ]
+    if connection.dialect.name == "sqlite":
+        file, now = sqlite_file(connection), now_seconds().compile(connection.engine)
+        file.executemany(
+            f"INSERT INTO {snapshot.name} (digest, manifest, n_bytes, created_at) "  # noqa: S608
+            f"VALUES (:digest, :manifest, :n_bytes, {now}) ON CONFLICT DO NOTHING",
+            snapshots,
+        )
+        file.executemany(
+            f"INSERT INTO {link.name} (snapshot, position, chunk) "  # noqa: S608
+            "VALUES (:snapshot, :position, :chunk) ON CONFLICT DO NOTHING",
+            links,
+        )
+        return
     if snapshots:
         statement = _insert_new(connection, snapshot).values(created_at=now_seconds())
         connection.execute(statement, snapshots)
@@ -150,7 +204,7 @@ def _insert_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
 
 
 def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapshot:
-    """Read a snapshot; every byte is checked.
+    """Read a snapshot; every byte is checked. Its payload is nobody else's.
 
     Args:
         connection: In a transaction that sees one snapshot of the database.
@@ -163,11 +217,10 @@ def read_snapshot(connection: sa.Connection, digest: str, owner: str) -> Snapsho
     """
     listing = read_listing(connection, digest, owner, most_bytes=_memory_bytes())
     check_listing(owner, listing)
-    payload = bytearray(listing.n_bytes)
-    target = memoryview(payload)
+    payload = empty_bytes(listing.n_bytes)
     start = 0
     for position, one, part in read_chunks(connection, listing.links):
-        target[start : start + one.n_bytes] = check_chunk(owner, position, one, part)
+        payload[start : start + one.n_bytes] = check_chunk(owner, position, one, part)
         start += one.n_bytes
     return Snapshot(listing.manifest, payload)
 
@@ -187,10 +240,8 @@ def read_listing(
         CorruptionError: Its manifest is larger than any that is written.
         StorageError: Its payload is larger than allowed, or stored in an unknown way.
     """
-    size = sa.func.length(snapshot.c.manifest)
-    fetched = sa.case((size <= MOST_MANIFEST_BYTES, snapshot.c.manifest))
-    query = sa.select(snapshot.c.n_bytes, size, fetched).where(snapshot.c.digest == digest)
-    n_bytes, n_manifest_bytes, manifest = connection.execute(query).one()
+    asked = {"digest": digest}
+    [(n_bytes, n_manifest_bytes, manifest)] = fetch_rows(connection, _SIZES, asked)
     if manifest is None:
         raise CorruptionError(
             f"The manifest of {owner} has {n_manifest_bytes} bytes; no more than "
@@ -207,20 +258,15 @@ def read_listing(
             f"It would take {n_bytes} bytes of memory to read {owner}; this machine has "
             f"{most_bytes}."
         )
-    links = connection.execute(
-        sa.select(link.c.chunk, chunk.c.n_bytes, chunk.c.codec)
-        .join_from(link, chunk, link.c.chunk == chunk.c.digest, isouter=True)
-        .where(link.c.snapshot == digest)
-        .order_by(link.c.position)
-        .limit(max(0, n_bytes) // CHUNK_BYTES + 2)  # one more than there can be
-    ).all()
-    unknown = {one.codec for one in links if one.codec not in (_CODEC, None)}
+    n_links = max(0, n_bytes) // CHUNK_BYTES + 2  # one more than there can be
+    links = fetch_rows(connection, _LINKS, {**asked, "n_links": n_links})
+    unknown = {codec for _, _, codec in links if codec not in (_CODEC, None)}
     if unknown:
         raise StorageError(
             f"Chunks are stored with codecs {sorted(unknown)}, this package knows {_CODEC!r}. "
             "Update with `pip install -U optuna_esgd`."
         )
-    parts = tuple(Link(one.chunk, one.n_bytes or 0) for one in links)
+    parts = tuple(Link(name, size or 0) for name, size, _ in links)
     return Listing(digest, bytes(manifest), n_bytes, parts)
 
 
@@ -231,6 +277,15 @@ def read_chunks(
     payloads = read_payloads(connection, [one.chunk for one in links])
     for position, (one, (_, payload)) in enumerate(zip(links, payloads, strict=True)):
         yield position, one, payload
+
+
+def fetch_rows(
+    connection: sa.Connection, statement: str, values: Mapping[str, Any]
+) -> Sequence[Any]:
+    """The rows of a statement that all databases understand, with values ``:named`` in it."""
+    if connection.dialect.name == "sqlite":
+        return sqlite_file(connection).execute(statement, values).fetchall()
+    return connection.execute(sa.text(statement), values).all()
 
 
 def _memory_bytes() -> int | None:

@@ -15,7 +15,7 @@ from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.places import current_holders
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundError
-from optuna_esgd.genome.codec import decode
+from optuna_esgd.genome.codec import adopt
 from optuna_esgd.genome.layout import named_persistent_buffers
 from optuna_esgd.store.opening import open_results
 
@@ -152,7 +152,7 @@ def last_population(population: Population) -> list[Individual]:
 def read_tensors(population: Population, reference: Reference) -> dict[str, Tensor]:
     """An individual's state dict, by name, on the CPU."""
     snapshot = population.read_weights(reference)
-    return decode(snapshot.manifest, snapshot.payload)
+    return adopt(snapshot.manifest, snapshot.payload)
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

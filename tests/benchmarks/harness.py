@@ -51,6 +51,7 @@ def take_turns(
     n_rounds: int = 7,
     n_warm_up: int = 1,
     seed: int = 0,
+    settle: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing]:
     """Time every contender once a round.
 
@@ -59,6 +60,8 @@ def take_turns(
         n_rounds: Rounds that count.
         n_warm_up: Rounds before them that do not.
         seed: Of the order within the rounds.
+        settle: Called before each turn, untimed, so that nobody pays for what another has left
+            behind.
 
     Returns:
         The times of each contender.
@@ -68,6 +71,7 @@ def take_turns(
     timings = {name: Timing([], []) for name in names}
     for number in range(n_warm_up + n_rounds):
         for name in order.sample(names, len(names)):
+            settle()
             wall, cpu = time.perf_counter(), time.process_time()
             contenders[name]()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError, CorruptionError, EsgdError
-from optuna_esgd.genome.codec import decode, decode_row, encode, encode_row
+from optuna_esgd.genome.codec import adopt, decode, decode_row, encode, encode_row
 from optuna_esgd.genome.dtypes import NAMES
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
@@ -43,7 +43,7 @@ state_dicts = st.dictionaries(
 )
 
 
-def as_file(manifest: bytes, payload: bytes | bytearray) -> bytes:
+def as_file(manifest: bytes, payload: bytes | bytearray | memoryview) -> bytes:
     return len(manifest).to_bytes(8, "little") + manifest + bytes(payload)
 
 
@@ -104,6 +104,40 @@ def test_decoded_tensors_own_their_memory() -> None:
     payload[:] = bytes(len(payload))
     decoded["a"].zero_()
     assert decoded["b"].eq(1).all()
+
+
+@given(state_dicts)
+def test_adopted_tensors_are_the_same_and_lie_in_the_payload(tensors: dict[str, Tensor]) -> None:
+    manifest, payload = encode(tensors)
+    adopted = adopt(manifest, payload)
+    assert adopted.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert_same_bits(adopted[name], tensor)
+    payload[:] = bytes(len(payload))
+    for tensor in adopted.values():
+        assert not tensor.contiguous().view(-1).view(torch.uint8).any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_adopted_is_copied() -> None:
+    """Memory that must not be written to, and numbers between the places where numbers lie."""
+    manifest, payload = encode({"a": torch.arange(3)})
+    adopted = adopt(manifest, bytes(payload))
+    adopted["a"].zero_()
+    assert decode(manifest, payload)["a"].tolist() == [0, 1, 2]
+    header = {
+        "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "b": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]},
+    }
+    content = bytearray(b"\7" + torch.ones(1).numpy().tobytes())
+    assert adopt(json.dumps(header).encode(), content)["b"].item() == 1
+
+
+@pytest.mark.parametrize("read", [adopt, decode])
+def test_no_tensor_holds_other_booleans(read: Any) -> None:
+    manifest, _ = encode({"a": torch.ones(8, dtype=torch.bool)})
+    with pytest.raises(CorruptionError, match="neither 0 nor 1"):
+        read(manifest, bytearray(b"\x01\x02" * 4))
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

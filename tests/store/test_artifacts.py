@@ -54,6 +54,31 @@ def test_any_size_comes_back(store: SqlArtifactStore, n_bytes: int) -> None:
         assert reader.read() == content
 
 
+def test_equal_chunks_before_others_come_back(store: SqlArtifactStore) -> None:
+    """Sixteen times the same is little to store, but not all there is."""
+    content = bytes(17 * _MIB) + os.urandom(3 * _MIB + 1)
+    store.write("mostly empty", io.BytesIO(content))
+    with store.open_reader("mostly empty") as reader:
+        assert reader.read() == content
+
+
+def test_reading_all_goes_on_from_where_one_is(store: SqlArtifactStore) -> None:
+    content = os.urandom(3 * _MIB + 100)
+    store.write("it", io.BytesIO(content))
+    into = bytearray(4 * _MIB)
+    with store.open_reader("it") as reader:
+        assert reader.read(7) == content[:7]
+        assert reader.read() == content[7:]
+        assert reader.read() == b""
+        reader.seek(_MIB)
+        assert reader.readinto(into) == 2 * _MIB + 100  # type: ignore[attr-defined]
+        assert into[: 2 * _MIB + 100] == content[_MIB:]
+        reader.seek(5 * _MIB)
+        assert reader.read() == b""
+        reader.seek(_MIB - 1)
+        assert reader.read(2 * _MIB) == content[_MIB - 1 : 3 * _MIB - 1]
+
+
 def test_reader_can_be_read_in_parts_and_moved(store: SqlArtifactStore) -> None:
     content = os.urandom(_MIB + 100)
     store.write("parts", io.BytesIO(content))
@@ -138,9 +163,10 @@ def test_chunks_collected_before_the_commit_go_up_again(
             assert sweep(open_database(database_url), grace_seconds=0) > 0
 
     monkeypatch.setattr(weights, "upload", upload_and_collect)
-    store.write("it", io.BytesIO(b"content"))
+    content = os.urandom(weights.SMALL_BYTES + 1)  # small ones commit with their name
+    store.write("it", io.BytesIO(content))
     assert n_uploads == 2
-    assert store.open_reader("it").read() == b"content"
+    assert store.open_reader("it").read() == content
 
 
 def test_damage_is_found(store: SqlArtifactStore, database_url: str) -> None:

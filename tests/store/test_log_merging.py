@@ -6,12 +6,13 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optuna_esgd.store import log_merging
-from optuna_esgd.store.engines import MOST_LOG_BYTES, open_database, prepare_sqlite_file
-from optuna_esgd.store.log_merging import LogMerger
+from optuna_esgd.store.engines import open_database, prepare_sqlite_file
+from optuna_esgd.store.log_merging import MOST_LOG_BYTES, LogMerger
 from optuna_esgd.store.transactions import read, write
 
 _MIB = 2**20
@@ -46,6 +47,51 @@ def test_a_long_log_is_merged(
     assert path.stat().st_size > 3 * _MIB
     [length] = writer.execute("SELECT length(bytes) FROM payload").fetchone()
     assert length == 3 * _MIB
+
+
+def test_a_merged_log_begins_anew(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where something was committed, or read, while it was being merged."""
+    reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM payload").fetchone()
+    writer.execute("INSERT INTO payload VALUES (2)")
+    connect = sqlite3.connect
+
+    class Slow(sqlite3.Connection):
+        def execute(self, statement: str, /, *arguments: Any) -> sqlite3.Cursor:
+            result = super().execute(statement, *arguments)
+            if "checkpoint" in statement and reader.in_transaction:
+                reader.execute("COMMIT")
+            return result
+
+    def connect_slowly(place: str, **options: Any) -> sqlite3.Connection:
+        return connect(place, factory=Slow, **options)
+
+    monkeypatch.setattr(log_merging, "LOG_BYTES", 1)
+    monkeypatch.setattr(sqlite3, "connect", connect_slowly)
+    merger = LogMerger(path)
+    merger.wake()
+    merger.wait()
+    reader.close()
+    writer.execute("INSERT INTO payload VALUES (3)")
+    [(_, n_pages, _)] = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    assert 0 < n_pages < 5
+
+
+def test_writers_are_not_kept_out(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is merging, by one who is in the middle of a transaction."""
+    monkeypatch.setattr(log_merging, "LOG_BYTES", 1)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("INSERT INTO payload VALUES (1)")
+    merger = LogMerger(path)
+    merger.wake()
+    merger.wait()
+    assert path.stat().st_size > 3 * _MIB
+    writer.execute("COMMIT")
 
 
 def test_a_short_log_is_left_alone(path: Path, writer: sqlite3.Connection) -> None:
