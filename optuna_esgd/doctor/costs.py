@@ -166,7 +166,8 @@ def _scored_epochs(configuration: Configuration) -> int:
     rule = BackOffRule(configuration.back_off, math.inf)
     last = configuration.n_epochs - 1
     n_scored = sum(rule.is_scored(is_last_epoch=epoch == last) for epoch in range(last + 1))
-    return n_scored * (2 if configuration.average_iterates else 1)
+    n_longer = last if configuration.average_steps else 0
+    return n_scored * (2 if configuration.average_iterates else 1) + n_longer
 
 
 def _births(configuration: Configuration) -> int:

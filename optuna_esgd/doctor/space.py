@@ -20,8 +20,13 @@ def examine_space(patient: Patient) -> Finding:
     configuration = patient.configuration
     weights = patient.layout.n_bytes
     state = _state_bytes(patient) if configuration.inherit_optimizer_state else 0
+    if configuration.average_steps and configuration.inherit_optimizer_state:
+        state += weights  # how far training has got from the point that was kept
     stored = most_stored_bytes(
-        configuration, weights=weights, state=state, n_workers=patient.n_workers
+        configuration,
+        weights=weights,
+        state=state,
+        n_workers=patient.n_workers,
     )
     written = configuration.population_size * (weights + state)
     memory = peak_memory(patient.device)
@@ -68,7 +73,8 @@ def most_stored_bytes(
     n_winners = configuration.n_evolution_rounds * n_broods
     n_cohorts = len(cohorts(configuration, n_individuals))
     n_in_work = min(n_workers, n_cohorts) * configuration.cohort_size
-    checkpoints = 2 * n_in_work * (weights + state) if configuration.n_epochs > 1 else 0
+    points = 3 if configuration.average_steps else 2  # one of them the mean, without a state
+    checkpoints = points * n_in_work * (weights + state) if configuration.n_epochs > 1 else 0
     return 2 * n_individuals * (weights + state) + (1 + n_winners) * weights + checkpoints
 
 

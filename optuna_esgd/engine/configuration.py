@@ -36,6 +36,8 @@ _ADDED_FIELDS: Mapping[str, Any] = {
     "backend": "batched",
     "rate_schedule": "constant",
     "average_iterates": False,
+    "average_steps": False,
+    "keep_probability": 0.0,
 }
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
@@ -47,6 +49,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "learning_rate_decay": 0.9,
         "rate_schedule": "constant",
         "average_iterates": False,
+        "average_steps": False,
+        "keep_probability": 0.0,
     },
     "coevolve": {
         "n_epochs": 4,
@@ -56,6 +60,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "learning_rate_decay": 1.0,
         "rate_schedule": "constant",
         "average_iterates": True,
+        "average_steps": True,
+        "keep_probability": 0.5,
     },
 }
 
@@ -84,6 +90,8 @@ class Configuration:
             the whole space (``"resample"``), or proposed by an Optuna sampler (``"sampler"``).
         resample_probability: Chance that an inherited species, or an inherited choice, is drawn
             anew.
+        keep_probability: Chance that an individual trains on with the very species and values of
+            its birth parent; with ``"perturb"`` only.
         inherit_optimizer_state: Whether momentum and the like are inherited while the species
             stays the same.
         learning_rate_decay: Factor per generation on both bounds of the range of ``lr``.
@@ -91,6 +99,9 @@ class Configuration:
             ``evolution.annealing.rate_factor``.
         average_iterates: Whether after each epoch the mean of the weights it went through is
             scored too, and kept if it is the best point of the SGD step; with ``"best"`` only.
+        average_steps: Whether the mean over all epochs of the SGD step so far is one more such
+            point, and whoever inherits optimizer state trains on from where its first parent's
+            training stood, not from the point that was kept; with ``average_iterates`` only.
         cohort_size: Individuals that train together; a fixed partition of the population, so
             that no number depends on which worker trained whom.
         asynchronous: Whether each cohort goes on by itself, without waiting for the others at
@@ -119,10 +130,12 @@ class Configuration:
     back_off: BackOff
     explore: ExploreName
     resample_probability: float
+    keep_probability: float
     inherit_optimizer_state: bool
     learning_rate_decay: float
     rate_schedule: RateSchedule
     average_iterates: bool
+    average_steps: bool
     cohort_size: int
     asynchronous: bool
     maximize: bool
@@ -162,6 +175,7 @@ class Configuration:
                 "'perturb', 'resample' or an Optuna sampler",
             ),
             ("resample_probability", 0 <= self.resample_probability <= 1, "in [0, 1]"),
+            ("keep_probability", 0 <= self.keep_probability <= 1, "in [0, 1]"),
             ("learning_rate_decay", 0 < self.learning_rate_decay <= 1, "in (0, 1]"),
             (
                 "rate_schedule",
@@ -172,6 +186,11 @@ class Configuration:
                 "average_iterates",
                 self.back_off == "best" or not self.average_iterates,
                 f"False unless back_off is 'best' (it is {self.back_off!r})",
+            ),
+            (
+                "average_steps",
+                self.average_iterates or not self.average_steps,
+                "False where average_iterates is False",
             ),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
             ("backend", self.backend in BACKENDS, f"one of {BACKENDS}"),
@@ -260,10 +279,12 @@ class Settings:
     back_off: BackOff | None = None
     explore: ExploreName | None = None
     resample_probability: float = 0.1
+    keep_probability: float | None = None
     inherit_optimizer_state: bool | None = None
     learning_rate_decay: float | None = None
     rate_schedule: RateSchedule | None = None
     average_iterates: bool | None = None
+    average_steps: bool | None = None
     asynchronous: bool = False
     max_tries: int = 3
     lease_seconds: float = 60.0
@@ -309,6 +330,10 @@ class Settings:
         settings = {"n_generations": None, **defaults, **given}
         if self.average_iterates is None:
             settings["average_iterates"] &= settings["back_off"] == "best"
+        if self.keep_probability is None and self.selection == "truncation":
+            settings["keep_probability"] = 0.0  # only copies explore, and those do
+        if self.average_steps is None:
+            settings["average_steps"] &= settings["average_iterates"] is True
         return Configuration(
             **settings,
             cohort_size=(1 if self.asynchronous else mu) if cohort_size is None else cohort_size,

@@ -7,11 +7,21 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+import numpy as np
+
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.planning import trained_ancestor
 from optuna_esgd.evolution.randomness import stream
-from optuna_esgd.evolution.space import FloatRange, Range, Space, Value, perturb, resample
+from optuna_esgd.evolution.space import (
+    FloatRange,
+    Range,
+    Space,
+    Value,
+    contains,
+    perturb,
+    resample,
+)
 
 # A power that underflows to 0 would leave no range; far above, nothing trains any more.
 _LOWEST_DECAY = 1e-100
@@ -57,14 +67,13 @@ class ExploreSpaces:
         self, birth: Individual, parents: Mapping[Reference, Individual]
     ) -> tuple[str, Mapping[str, Value]]:
         """Inherit the species and its values, or draw both anew with a small probability."""
-        generation, number = birth.reference.generation, birth.reference.number
-        rng = stream(self.configuration.seed, generation, number, "species")
+        rng = species_stream(self.configuration, birth.reference)
         parent = trained_ancestor(birth, parents)
         inherited = (
             None
             if parent is None
             or self.configuration.explore == "resample"
-            or rng.random() < self.configuration.resample_probability
+            or is_drawn_anew(self.configuration, birth.reference, rng)
             else parent
         )
         names = sorted(self.spaces)  # whoever plans, in whatever order it declared them
@@ -80,6 +89,38 @@ class ExploreSpaces:
             for name, range_ in self.spaces[species].items()
         }
         return species, values
+
+
+def keeps(configuration: Configuration, reference: Reference) -> bool:
+    """Whether an individual trains on with the very species and values of its birth parent.
+
+    If everybody moved in every generation, nobody could stay where it is best, least of all at the
+    end of a range, where a value is reflected.
+    """
+    if configuration.explore != "perturb":
+        return False
+    rng = stream(configuration.seed, reference.generation, reference.number, "keep")
+    return bool(rng.random() < configuration.keep_probability)
+
+
+def species_stream(configuration: Configuration, reference: Reference) -> np.random.Generator:
+    """Of one individual's choice of species."""
+    return stream(configuration.seed, reference.generation, reference.number, "species")
+
+
+def is_drawn_anew(
+    configuration: Configuration, reference: Reference, rng: np.random.Generator
+) -> bool:
+    """Whether species and values come from the whole space, with a small probability.
+
+    Args:
+        configuration: The run's settings.
+        reference: Whose.
+        rng: A fresh ``species_stream``.
+    """
+    return not keeps(configuration, reference) and bool(
+        rng.random() < configuration.resample_probability
+    )
 
 
 def explore_value(
@@ -104,6 +145,8 @@ def explore_value(
     range_ = annealed_range(configuration, reference.generation, name, range_)
     if inherited is NOTHING:
         return resample(range_, rng)
+    if keeps(configuration, reference) and contains(range_, inherited):
+        return inherited
     return perturb(
         range_, inherited, resample_probability=configuration.resample_probability, rng=rng
     )

@@ -121,6 +121,9 @@ class ESGDSampler(BaseSampler):
             None. Concerns training only.
         resample_probability: Chance that an inherited choice is drawn anew (of a number, without
             weights: a tenth of it).
+        keep_probability: Chance that a network trains on with the very hyperparameters of its
+            parent, unperturbed (with ``"perturb"``); as the preset says if None. Concerns training
+            only.
         inherit_optimizer_state: Whether momentum and the like are inherited while the species
             stays the same; as the preset says if None.
         learning_rate_decay: Factor per generation on both bounds of learning rates' range; as the
@@ -134,6 +137,11 @@ class ESGDSampler(BaseSampler):
             evaluation per epoch, mostly a better model. Needs ``back_off="best"``; as the preset
             says if None. With ``sgd_step`` it concerns the optimizer given to it. Concerns
             training only.
+        average_steps: Whether the mean over all epochs of the SGD step so far is scored and kept
+            likewise: one more evaluation per epoch but the first. Training then goes on from
+            where it stood, also in the next generation, so that what is stored with the
+            optimizer's state is as much again as the weights. Needs ``average_iterates``; as the
+            preset says if None.
         asynchronous: Whether each individual goes on as soon as it has finished, without waiting
             for the rest of its generation. Then workers of unequal speed all stay busy, and the
             guarantee holds; but what comes out depends on how fast they are, not on the seed
@@ -169,10 +177,12 @@ class ESGDSampler(BaseSampler):
         back_off: BackOff | None = None,
         explore: Literal["perturb", "resample"] | BaseSampler | None = None,
         resample_probability: float = 0.1,
+        keep_probability: float | None = None,
         inherit_optimizer_state: bool | None = None,
         learning_rate_decay: float | None = None,
         rate_schedule: RateSchedule | None = None,
         average_iterates: bool | None = None,
+        average_steps: bool | None = None,
         asynchronous: bool = False,
         max_tries: int = 3,
         lease_seconds: float = 60.0,
@@ -196,10 +206,12 @@ class ESGDSampler(BaseSampler):
             back_off=back_off,
             explore=_explore_name(explore),
             resample_probability=resample_probability,
+            keep_probability=keep_probability,
             inherit_optimizer_state=inherit_optimizer_state,
             learning_rate_decay=learning_rate_decay,
             rate_schedule=rate_schedule,
             average_iterates=average_iterates,
+            average_steps=average_steps,
             asynchronous=asynchronous,
             max_tries=max_tries,
             lease_seconds=lease_seconds,

@@ -22,11 +22,17 @@ from optuna.trial import TrialState
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.decide import decide
-from optuna_esgd.engine.explore import NOTHING, Nothing, explore_nothing, explore_value
+from optuna_esgd.engine.explore import (
+    NOTHING,
+    Nothing,
+    explore_nothing,
+    explore_value,
+    is_drawn_anew,
+    species_stream,
+)
 from optuna_esgd.engine.individual import Claim, Individual, Slot
 from optuna_esgd.engine.planning import goes_on, trained_ancestor
 from optuna_esgd.engine.ports import GenerationLoop, Population
-from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Range, Value, contains
 from optuna_esgd.sampler.hyperparameter_evolution import Founder
 from optuna_esgd.sampler.running_trials import RunningTrials, known_population
@@ -82,10 +88,10 @@ class HeldSlot:
     @property
     def is_drawn_anew(self) -> bool:
         """Whether all values come from the whole space: always, or with a small probability."""
-        generation, number = self.individual.reference.generation, self.individual.reference.number
-        rng = stream(self.configuration.seed, generation, number, "species")
-        is_resampled = bool(rng.random() < self.configuration.resample_probability)
-        return self.configuration.explore != "perturb" or is_resampled
+        reference = self.individual.reference
+        return self.configuration.explore != "perturb" or is_drawn_anew(
+            self.configuration, reference, species_stream(self.configuration, reference)
+        )
 
 
 @dataclass

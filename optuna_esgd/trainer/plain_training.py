@@ -46,6 +46,8 @@ class Step(NamedTuple):
         n_epochs: How long it trains.
         goes_on: Whether it takes over the state (momentum and the like) of the step before.
         dropout: The rate of all dropout layers; None to leave them.
+        is_ahead: Whether training begins where that of the step before stood, not at the point it
+            returned to.
     """
 
     optimizer: type[torch.optim.Optimizer]
@@ -53,6 +55,7 @@ class Step(NamedTuple):
     n_epochs: int
     goes_on: bool
     dropout: float | None = None
+    is_ahead: bool = False
 
 
 # SCHEDULE
@@ -64,6 +67,7 @@ STEP_EPOCHS = 4
 IS_COSINE = False
 RATES_FALL = False
 AVERAGES = False
+AVERAGES_STEPS = False
 IS_BFLOAT16 = False
 MAXIMIZE = False
 SEED = 0
@@ -79,9 +83,11 @@ def train(device: torch.device) -> nn.Module:
     validation = DataLoader(validation_set, 256)
     model = build_model().to(device)
     optimizer: torch.optim.Optimizer | None = None
+    ahead: dict[str, Tensor] = {}
     for number, step in enumerate(STEPS):
         optimizer = prepare(step, model, optimizer)
-        score = train_step(step, model, optimizer, batches, validation)
+        ahead = ahead if step.is_ahead else {}
+        score, ahead = train_step(step, model, optimizer, batches, validation, ahead)
         name = type(optimizer).__name__
         print(f"step {number}: {name}, validation {-score if MAXIMIZE else score:.6g}")
     return model.eval()
@@ -109,26 +115,51 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batches: DataLoader[Any],
     validation: DataLoader[Any],
-) -> float:
-    """Train for the step's epochs, backing off; the score at its end, lower is better."""
+    ahead: dict[str, Tensor],
+) -> tuple[float, dict[str, Tensor]]:
+    """Train for the step's epochs, backing off.
+
+    Returns:
+        The score at its end, lower is better; and how far training has got from there.
+    """
     kept_score = evaluate(model, validation)
     kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    model.load_state_dict({name: t + ahead.get(name, 0) for name, t in kept[0].items()})
+    step_mean: dict[str, Tensor] = {}
+    first_score = -math.inf
     for epoch in range(step.n_epochs):
         mean = train_epoch(epoch, model, optimizer, batches)
         here = copy.deepcopy(model.state_dict())
-        is_kept = False
-        for offered in (here, mean) if AVERAGES else (here,):
-            model.load_state_dict(offered)
+        offered = [here, mean] if AVERAGES else [here]
+        if AVERAGES_STEPS:
+            add_to_mean(step_mean, mean, epoch + 1)
+            offered += [dict(step_mean)] if epoch else []
+        chosen = None
+        for number, weights in enumerate(offered):
+            model.load_state_dict(weights)
             score = evaluate(model, validation)
             is_tie = BACK_OFF == "step" and score == kept_score
             if score < kept_score or is_tie or BACK_OFF == "none":
-                kept_score, is_kept = score, True
-                kept = offered, copy.deepcopy(optimizer.state_dict())
+                kept_score, chosen = score, number
+                kept = weights, copy.deepcopy(optimizer.state_dict())
         model.load_state_dict(here)
-        if epoch + 1 == step.n_epochs or (BACK_OFF == "step" and not is_kept):
+        if epoch + 1 == step.n_epochs or (BACK_OFF == "step" and chosen is None):
             model.load_state_dict(kept[0])
             optimizer.load_state_dict(copy.deepcopy(kept[1]))
-    return kept_score
+        gets_better = AVERAGES_STEPS and (score < first_score if chosen is None else chosen > 0)
+        if epoch == 0:
+            first_score = score
+    return kept_score, difference(kept[0], here) if gets_better else {}
+
+
+def difference(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What real numbers differ by; nothing if some diverged."""
+    found = {
+        name: torch.where(after[name] == t, 0, after[name] - t)
+        for name, t in before.items()
+        if t.is_floating_point()
+    }
+    return found if all(bool(t.isfinite().all()) for t in found.values()) else {}
 
 
 def train_epoch(

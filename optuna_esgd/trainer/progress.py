@@ -1,8 +1,9 @@
 """How far an SGD step has come, as named tensors: what a checkpoint holds.
 
 A checkpoint describes every row twice: where training stands (``now``), and the point it would
-back off to (``kept``). Data order and dropout are drawn from counters, so there is no random
-state to keep; species that draw numbers of their own keep a counter in their optimizer's state.
+back off to (``kept``); where the mean of the SGD step so far is wanted, that too (``mean``). Data
+order and dropout are drawn from counters, so there is no random state to keep; species that draw
+numbers of their own keep a counter in their optimizer's state.
 """
 
 from __future__ import annotations
@@ -55,10 +56,27 @@ class Progress:
     n_gradients: int = 0
     n_forwards: int = 0
     n_evaluations: int = 0
+    first_mean: float = -float("inf")  # fitness of the mean of the first of several epochs
+
+    def gets_better(self, step_mean: float) -> bool:
+        """Whether training does, seen through its means: not if it stands still or overfits.
+
+        Args:
+            step_mean: Fitness of the mean of the whole SGD step.
+        """
+        return step_mean < self.first_mean
 
 
-def describe(training: Resumable, progress: Sequence[Progress]) -> State:
-    """Copy everything that a worker needs to go on from here; training goes on as if unseen."""
+def describe(
+    training: Resumable, progress: Sequence[Progress], mean: Matrix | None = None
+) -> State:
+    """Copy everything that a worker needs to go on from here; training goes on as if unseen.
+
+    Args:
+        training: Where it stands, and where it would back off to.
+        progress: One record per row.
+        mean: That of the SGD step so far, where it is wanted.
+    """
     rows = range(len(progress))
     weights = training.weights.clone()
     states = [training.optimizer_state(row) for row in rows]
@@ -68,7 +86,8 @@ def describe(training: Resumable, progress: Sequence[Progress]) -> State:
     training.overwrite(weights, states)
     text = json.dumps([asdict(one) for one in progress])
     encoded = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    return {**now, **kept, _PROGRESS: encoded}
+    means = {} if mean is None else _name("mean", mean, [{} for _ in rows])
+    return {**now, **kept, **means, _PROGRESS: encoded}
 
 
 def resume(training: Resumable, state: Mapping[str, Tensor]) -> list[Progress]:
@@ -79,6 +98,11 @@ def resume(training: Resumable, state: Mapping[str, Tensor]) -> list[Progress]:
     training.keep(range(len(progress)))
     training.overwrite(*_read("now", training.weights, state))
     return progress
+
+
+def resume_mean(like: Matrix, state: Mapping[str, Tensor]) -> Matrix:
+    """The mean that ``describe`` was given."""
+    return _read("mean", like, state)[0]
 
 
 def _name(point: str, weights: Matrix, states: Sequence[State]) -> State:

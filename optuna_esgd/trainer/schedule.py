@@ -87,6 +87,7 @@ def export_schedule(
         "IS_COSINE": task.schedule is SCHEDULES["cosine"],
         "RATES_FALL": configuration.rate_schedule == "cosine",
         "AVERAGES": configuration.average_iterates,
+        "AVERAGES_STEPS": configuration.average_steps,
         "IS_BFLOAT16": task.precision == "bfloat16",
         "MAXIMIZE": configuration.maximize,
         "SEED": configuration.seed,
@@ -139,6 +140,8 @@ def _steps(
         about = _about(one, configuration)
         is_carried = is_carried and one.inherits_optimizer_state
         n_epochs = epochs_kept(one, configuration.back_off)
+        if configuration.average_steps:
+            n_epochs = one.n_epochs  # others may have gone on from where its training stood
         if n_epochs == 0:
             written.append(f"    # {about}; backed off to its birth: left out")
             continue
@@ -150,6 +153,8 @@ def _steps(
             f"n_epochs={n_epochs}",
             f"goes_on={is_carried and _shape(settings) == _shape(last)}",
         ]
+        if configuration.average_steps and one.inherits_optimizer_state:
+            parts.append("is_ahead=True")
         if "dropout" in one.hyperparameters and "dropout" not in own.space:
             parts.append(f"dropout={one.hyperparameters['dropout']!r}")
         written.append(f"    # {about}")

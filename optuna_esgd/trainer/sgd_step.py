@@ -32,10 +32,12 @@ from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.iterate_mean import IterateMean
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
+from optuna_esgd.trainer.progress import Progress
 from optuna_esgd.trainer.rates import scaled_rates
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes, replace_trial
 from optuna_esgd.trainer.spending import Spending, counted
+from optuna_esgd.trainer.step_mean import StepMean, Tensors, ahead_of, go_ahead, split_state
 from optuna_esgd.trainer.task import check_fitness, evaluation_mode, shown_value
 
 _logger = logging.getLogger(__name__)
@@ -225,30 +227,44 @@ class SgdStep:
         self._kept_state: dict[str, torch.Tensor] = {}
         self._spending = Spending()
         self._mean: IterateMean | None = None
+        self._step_mean: StepMean | None = None
+        self._ahead: Tensors = {}
+        ahead: Tensors = {}
         if self._optimizer is not None:
-            self._inherit_state(self._optimizer, ancestor)
+            ahead = self._inherit_state(self._optimizer, ancestor)
             self._spending = self._stack.enter_context(counted(self._optimizer))
             self._kept_state = flatten_state(self._optimizer)
             if self._configuration.average_iterates:
                 self._mean = IterateMean(self._weights)
+                self._step_mean = StepMean() if self._configuration.average_steps else None
                 self._stack.enter_context(
                     self._mean.following(self._model, self._optimizer, row=0)
                 )
         birth_fitness = self._individual.birth_fitness
         self._birth_fitness = self._score(self._model) if birth_fitness is None else birth_fitness
         self._rule = BackOffRule(self._configuration.back_off, self._birth_fitness)
+        self._progress = Progress(self._birth_fitness)
+        here = self._weights.clone()
+        if go_ahead(here, [ahead]):
+            here.load_into(self._model, 0)
 
     def _inherit_state(
         self, optimizer: torch.optim.Optimizer, ancestor: Individual | None
-    ) -> None:
-        """Only the state: learning rates and the like stay those of this trial."""
+    ) -> Tensors:
+        """Only the state: learning rates and the like stay those of this trial.
+
+        Returns:
+            How far from its birth weights training begins, see ``trainer.step_mean``.
+        """
         if (
             not self._configuration.inherit_optimizer_state
             or ancestor is None
             or ancestor.species != type(optimizer).__name__
         ):
-            return
-        restore_state(optimizer, self._births.read_optimizer_state(ancestor.reference))
+            return {}
+        state, ahead = split_state(self._births.read_optimizer_state(ancestor.reference))
+        restore_state(optimizer, state)
+        return ahead
 
     def _end_epoch(self, *, is_last: bool) -> None:
         self._n_epochs += 1
@@ -258,22 +274,32 @@ class SgdStep:
         fitness = [self._score(self._model)]
         here = Matrix.zeros(self._layout, 1, self._device)
         here.take_from(self._model, 0)
-        mean = None if self._mean is None else self._mean.read(here)
-        if mean is not None:
-            mean.load_into(self._model, 0)
-            fitness.append(self._score(self._model))
+        points = [here]
+        if self._mean is not None:
+            points.append(self._mean.read(here))
+            longer = None if self._step_mean is None else self._step_mean.add(points[1])
+            points += [] if longer is None else [longer]
+            for mean in points[1:]:
+                mean.load_into(self._model, 0)
+                fitness.append(self._score(self._model))
             here.load_into(self._model, 0)
         kept = self._rule.keep_fittest(*fitness)
         if kept is not None:
-            self._weights = here if kept == 0 or mean is None else mean
+            self._weights = points[kept]
             if self._optimizer is not None:
                 self._kept_state = flatten_state(self._optimizer)
-        is_at_mean = kept == 1 and is_last
+        is_at_mean = kept is not None and kept > 0 and is_last
         if self._rule.must_restore(kept=kept is not None, is_last_epoch=is_last) or is_at_mean:
+            if self._step_mean is not None and (
+                is_at_mean or self._progress.gets_better(fitness[-1])
+            ):
+                self._ahead = ahead_of(self._weights, here, [0]).get(0, {})
             self._weights.load_into(self._model, 0)
             if self._optimizer is not None:
                 self._optimizer.state.clear()
                 restore_state(self._optimizer, self._kept_state)
+        if len(points) == 2:
+            self._progress.first_mean = fitness[-1]
 
     def _annealed(self, number: int, n_epochs: int) -> contextlib.AbstractContextManager[None]:
         """One epoch under the sampler's schedule, of the optimizer that is known here."""
@@ -287,7 +313,8 @@ class SgdStep:
         return score_model(self._evaluate, model, self._configuration)
 
     def _outcome(self) -> Outcome:
-        state = self._kept_state if self._configuration.inherit_optimizer_state else {}
+        inherits = self._configuration.inherit_optimizer_state
+        state = {**self._kept_state, **self._ahead} if inherits else {}
         return Outcome(
             number=self._individual.reference.number,
             fitness=self._rule.kept_fitness,

@@ -26,6 +26,7 @@ from optuna_esgd.trainer.progress import Progress
 from optuna_esgd.trainer.rows import RowTraining, score_rows
 from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.sgd import Training, run_sgd_step
+from optuna_esgd.trainer.step_mean import split_state
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
 
@@ -83,6 +84,12 @@ class TaskWorkshop:
 
     def begin(self, individuals: Sequence[Individual]) -> tuple[list[Individual], Training]:
         """Put a cohort at its birth: who is in which row, and the training of these rows."""
+        return self._begin(individuals)[:2]
+
+    def _begin(
+        self, individuals: Sequence[Individual]
+    ) -> tuple[list[Individual], Training, list[Tensors]]:
+        """As ``begin``, and how far from its birth the training of each row begins."""
         # Rows of one species lie side by side, so that its rule works on a slice; and so do all
         # rows that share a backward pass.
         ordered = sorted(
@@ -93,18 +100,22 @@ class TaskWorkshop:
                 one.reference.number,
             ),
         )
-        states = [self.births.optimizer_state(one) for one in ordered]
+        carried = [split_state(self.births.optimizer_state(one)) for one in ordered]
+        states, ahead = [state for state, _ in carried], [tensors for _, tensors in carried]
         training = self._training(ordered, self.births.weights(ordered), states)
-        return ordered, coupled(training, self._diversity)
+        return ordered, coupled(training, self._diversity), ahead
 
     def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         """Run the SGD step of a cohort."""
-        ordered, training = self.begin(individuals)
+        ordered, training, ahead = self._begin(individuals)
         weights = training.weights
         births = weights.clone() if isinstance(self._diversity, ClusterSuppression) else None
-        progress = run_sgd_step(training, ordered, self._configuration, checkpoints)
+        progress, left = run_sgd_step(training, ordered, self._configuration, checkpoints, ahead)
         if self._configuration.inherit_optimizer_state:
-            ends = [training.optimizer_state(row) for row in range(len(ordered))]
+            ends = [
+                {**training.optimizer_state(row), **left.get(row, {})}
+                for row in range(len(ordered))
+            ]
         else:
             ends = [{} for _ in ordered]
         if isinstance(self._diversity, ClusterSuppression) and births is not None:

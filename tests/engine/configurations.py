@@ -39,10 +39,12 @@ def configurations(draw: st.DrawFn, **fixed: Any) -> Configuration:
         "back_off": st.none() | st.sampled_from(["step", "best"]),  # those with a guarantee
         "explore": st.none() | st.sampled_from(["perturb", "resample"]),
         "resample_probability": st.sampled_from([0.0, 0.1, 1.0]),
+        "keep_probability": st.none() | st.sampled_from([0.0, 1.0]),
         "inherit_optimizer_state": st.none() | st.booleans(),
         "learning_rate_decay": st.none() | st.sampled_from([0.5, 1.0]),
         "rate_schedule": st.none() | st.sampled_from(["constant", "cosine"]),
         "average_iterates": st.none() | st.just(False),  # True goes with one back-off only
+        "average_steps": st.none() | st.just(False),
         "asynchronous": st.just(False),
     }
     settings = {name: draw(strategy) for name, strategy in drawn.items() if name not in fixed}

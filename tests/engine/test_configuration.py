@@ -50,11 +50,14 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ("explore", "'perturb', 'resample' or an Optuna sampler", ["tpe", 0]),
     ("resample_probability", "in [0, 1]", [-0.1, 1.1, math.nan]),
     ("resample_probability", "a number", ["0.1", False]),
+    ("keep_probability", "in [0, 1]", [-0.1, 1.1, math.nan]),
+    ("keep_probability", "a number", ["0.1", False]),
     ("inherit_optimizer_state", "True or False", [1, "yes"]),
     ("learning_rate_decay", "in (0, 1]", [0.0, 1.01, math.nan]),
     ("learning_rate_decay", "a number", ["0.9"]),
     ("rate_schedule", "'constant' or 'cosine'", ["linear", 0]),
     ("average_iterates", "True or False", [1, "yes"]),
+    ("average_steps", "True or False", [1, "yes"]),
     ("backend", f"one of {BACKENDS}", ["fast", None]),
     ("cohort_size", BETWEEN, [0, 5]),
     ("cohort_size", WHOLE, [2.0]),
@@ -153,6 +156,8 @@ def test_a_configuration_does_not_change() -> None:
                 "learning_rate_decay": 0.9,
                 "rate_schedule": "constant",
                 "average_iterates": False,
+                "average_steps": False,
+                "keep_probability": 0.0,
                 "n_epochs": 1,
             },
         ),
@@ -165,6 +170,8 @@ def test_a_configuration_does_not_change() -> None:
                 "learning_rate_decay": 1.0,
                 "rate_schedule": "constant",
                 "average_iterates": True,
+                "average_steps": True,
+                "keep_probability": 0.5,
                 "n_epochs": 4,
             },
         ),
@@ -205,6 +212,8 @@ def test_what_is_given_beats_the_preset(preset: Preset) -> None:
         "learning_rate_decay": 0.7,
         "rate_schedule": "cosine",
         "average_iterates": False,
+        "average_steps": False,
+        "keep_probability": 0.3,
         "n_generations": 5,
     }
     chosen = Settings(preset=preset, **given).configure(seed=3, cohort_size=2, maximize=False)
@@ -217,10 +226,23 @@ def test_means_of_iterates_go_with_the_best_point_only(back_off: BackOff) -> Non
     settings = Settings(back_off=back_off)
     chosen = settings.configure(seed=0, cohort_size=None, maximize=False)
     assert not chosen.average_iterates
+    assert not chosen.average_steps
     with pytest.raises(ConfigurationError, match=rf"'best' \(it is '{back_off}'\), got True"):
         replace(settings, average_iterates=True).configure(
             seed=0, cohort_size=None, maximize=False
         )
+
+
+def test_means_of_steps_go_with_means_of_iterates_only() -> None:
+    settings = Settings(average_iterates=False)
+    assert not settings.configure(seed=0, cohort_size=None, maximize=False).average_steps
+    with pytest.raises(ConfigurationError, match="average_steps must be False where"):
+        replace(settings, average_steps=True).configure(seed=0, cohort_size=None, maximize=False)
+
+
+def test_copies_of_population_based_training_do_explore() -> None:
+    settings = Settings(selection="truncation")
+    assert settings.configure(seed=0, cohort_size=None, maximize=False).keep_probability == 0
 
 
 @given(st.integers(2, 500))
@@ -253,10 +275,12 @@ OTHER: dict[str, Any] = {
     "back_off": "step",
     "explore": "resample",
     "resample_probability": 0.2,
+    "keep_probability": 0.2,
     "inherit_optimizer_state": False,
     "learning_rate_decay": 0.8,
     "rate_schedule": "cosine",
     "average_iterates": False,
+    "average_steps": False,
     "backend": "rows",
     "cohort_size": 2,
     "asynchronous": True,

@@ -98,7 +98,7 @@ def test_founders_draw_species_and_values_anew() -> None:
 def test_values_are_inherited_from_the_first_parent_that_trained(
     lineage: list[tuple[int, int, int]],
 ) -> None:
-    keep = configuration(resample_probability=0.0)
+    keep = configuration(resample_probability=0.0, keep_probability=0.0)
     for species, values in chosen(keep, births(50, *lineage)):
         assert species == "sgd"
         assert values["nesterov"] is True
@@ -125,7 +125,7 @@ def test_grandchildren_inherit_in_whole_runs() -> None:
 
 
 def test_species_and_values_are_drawn_anew_with_a_small_probability() -> None:
-    some = configuration(resample_probability=0.2)
+    some = configuration(resample_probability=0.2, keep_probability=0.0)
     drawn = chosen(some, births(3000, (0, 0, 0)))
     # Half of those drawn anew are drawn as what they were.
     assert_frequencies([species for species, _ in drawn], {"sgd": 0.9, "adam": 0.1})
@@ -142,13 +142,36 @@ def test_species_and_values_are_drawn_anew_with_a_small_probability() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"explore": "resample"}, {"explore": "perturb", "resample_probability": 1.0}]
+    "settings",
+    [
+        {"explore": "resample", "keep_probability": 1.0},
+        {"explore": "perturb", "resample_probability": 1.0, "keep_probability": 0.0},
+    ],
 )
 def test_resample_inherits_nothing(settings: dict[str, Any]) -> None:
     drawn = chosen(configuration(**settings), births(1000, (0, 0, 0)))
     assert_frequencies([species for species, _ in drawn], {"sgd": 0.5, "adam": 0.5})
     rates = [values["lr"] for _, values in drawn]
     assert len(set(rates)) == len(rates)
+
+
+def test_some_train_on_as_their_parents_did() -> None:
+    """Species and all values together: where all are best, one alone that moves is a loss."""
+    some = configuration(resample_probability=0.4, keep_probability=0.25)
+    drawn = chosen(some, births(3000, (0, 1, 5), (0, 0, 1)))
+    assert_frequencies(
+        [(kind, values) == ("sgd", SGD) for kind, values in drawn], {True: 0.25, False: 0.75}
+    )
+    # Of the others the species is drawn anew as often as is said.
+    assert_frequencies([kind for kind, _ in drawn], {"sgd": 1 - 0.15, "adam": 0.15})
+
+
+def test_a_kept_value_that_the_range_does_not_hold_is_drawn_anew() -> None:
+    everyone = configuration(keep_probability=1.0)
+    spaces = {"sgd": {"lr": FloatRange(0.1, 1.0), "momentum": FloatRange(0.5, 0.99)}}
+    drawn = [values for _, values in chosen(everyone, births(50, (0, 0, 0)), spaces)]
+    assert all(contains(spaces["sgd"]["lr"], values["lr"]) for values in drawn)
+    assert {values["momentum"] for values in drawn} == {0.9}
 
 
 def test_none_is_inherited_like_any_value() -> None:
@@ -247,6 +270,7 @@ def test_optimizer_state_is_inherited_while_the_species_stays(
     coevolving = configuration(
         inherit_optimizer_state=inherits,
         resample_probability=resample_probability,
+        keep_probability=0.0,
         n_generations=6,
         population_size=6,
     )

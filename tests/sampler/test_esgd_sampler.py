@@ -53,10 +53,12 @@ class TestSettings:
             "back_off": "step",
             "explore": "perturb",
             "resample_probability": 0.2,
+            "keep_probability": 0.3,
             "inherit_optimizer_state": True,
             "learning_rate_decay": 0.8,
             "rate_schedule": "cosine",
             "average_iterates": False,
+            "average_steps": False,
             "max_tries": 4,
             "lease_seconds": 30.0,
         }

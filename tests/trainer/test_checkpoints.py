@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import optuna_esgd as esgd
 from optuna_esgd.engine.individual import SlotKey
 from optuna_esgd.engine.ports import Population
+from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.trainer import preemption as module
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Preempted, Preemption
@@ -38,9 +39,11 @@ class PreemptionAfter(Preemption):
         super().allow(may_interrupt)
 
 
-def train(model: str, stops: list[int], **arguments: Any) -> list[tuple[Any, ...]]:
+def train(
+    model: str, stops: list[int], back_off: BackOff = "step", **arguments: Any
+) -> list[tuple[Any, ...]]:
     """Two generations; a new worker after each stop. What must not depend on the stops."""
-    study = make_study(4, n_generations=2, n_epochs=4, back_off="step")
+    study = make_study(4, n_generations=2, n_epochs=4, back_off=back_off)
     for n_epochs in [*stops, None]:
         trainer = esgd.ESGDTrainer(make_task(model), species=SPECIES, **arguments)
         loop = trainer.open(study)
@@ -79,6 +82,14 @@ def test_interrupted_steps_end_at_the_same_bits(
 ) -> None:
     expected = undisturbed(model, cohort_size=cohort_size)
     assert train(model, [1, 2, 3, 1], cohort_size=cohort_size) == expected
+
+
+@pytest.mark.parametrize("model", ["mlp", "batch-norm"])
+def test_so_do_means_and_what_goes_on_from_where_it_stood(
+    model: str, undisturbed: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    expected = undisturbed(model, back_off="best")
+    assert train(model, [1, 2, 3, 1], back_off="best") == expected
 
 
 @settings(max_examples=5, deadline=None)

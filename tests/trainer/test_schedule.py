@@ -145,7 +145,7 @@ def test_with_recombinations(tmp_path: Path) -> None:
     path = esgd.export_schedule(study, trainer, tmp_path / "train.py", trial=15)
     module = runpy.run_path(str(path))
     line = [one for one in esgd.ancestry(study, Reference(3, 0, 3)) if one.reference.round == 0]
-    kept = [one for one in line if epochs_kept(one, "best")]
+    kept = line  # the next one may have gone on from where a training stood that backed off
     assert [step.optimizer.__name__ for step in module["STEPS"]] == [one.species for one in kept]
     for step, one in zip(module["STEPS"], kept, strict=True):
         assert step.settings["lr"] == one.hyperparameters["lr"]
