@@ -28,6 +28,7 @@ PBT = {
     "explore": "perturb",
     "rate_schedule": "constant",
     "resample_probability": 0.0,
+    "keep_probability": 0.0,
     "inherit_optimizer_state": True,
 }
 # Each network trains for itself, in one SGD step; the best point any of them visited counts, so
@@ -41,7 +42,7 @@ ALONE = {
 }
 POPULATIONS: Mapping[str, Mapping[str, Any]] = {
     "esgd": {"preset": "coevolve"},
-    # The same without the means of iterates.
+    # The same without the means of iterates, and so of steps.
     "unaveraged": {"preset": "coevolve", "average_iterates": False},
     "paper": {"preset": "paper", "n_epochs": 1},
     "baseline": {"preset": "paper", "n_epochs": 1, "n_offspring": 0},

@@ -83,8 +83,9 @@ def test_three_lines_make_an_objective_a_population(preset: str, epochs: bool) -
     assert evaluate_now(model) <= study.best_value * (1 + 1e-6)
 
 
-def test_hyperparameters_are_inherited_with_a_change() -> None:
-    study = make_study(resample_probability=0.0)
+@pytest.mark.parametrize("keep_probability", [0.0, 1.0])
+def test_hyperparameters_are_inherited_with_a_change(keep_probability: float) -> None:
+    study = make_study(resample_probability=0.0, keep_probability=keep_probability)
     study.optimize(objective, n_trials=8)
     population = open_results(study)
     for trial in study.trials[4:]:
@@ -95,6 +96,9 @@ def test_hyperparameters_are_inherited_with_a_change() -> None:
         while parent.first_parent is not None and (parent is child or parent.reference.round > 0):
             parent = everyone[parent.first_parent]
         assert trial.params["optimizer"] == parent.hyperparameters["optimizer"]
+        if keep_probability:
+            assert trial.params == parent.hyperparameters
+            continue
         ratio = trial.params["lr"] / parent.hyperparameters["lr"]
         assert any(ratio == pytest.approx(r) for r in (0.8, 1.25)) or trial.params["lr"] in (
             pytest.approx(1e-3, rel=0.3),
