@@ -73,8 +73,8 @@ def most_stored_bytes(
     n_winners = configuration.n_evolution_rounds * n_broods
     n_cohorts = len(cohorts(configuration, n_individuals))
     n_in_work = min(n_workers, n_cohorts) * configuration.cohort_size
-    points = 3 if configuration.average_steps else 2  # one of them the mean, without a state
-    checkpoints = points * n_in_work * (weights + state) if configuration.n_epochs > 1 else 0
+    points = 2 * (weights + state) + weights * configuration.average_steps  # and the step's mean
+    checkpoints = n_in_work * points if configuration.n_epochs > 1 else 0
     return 2 * n_individuals * (weights + state) + (1 + n_winners) * weights + checkpoints
 
 

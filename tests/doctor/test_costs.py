@@ -27,20 +27,20 @@ def configure(cohort_size: int = 4, **changes: Any) -> Configuration:
 def test_a_generation_is_counted_as_the_engine_charges_it() -> None:
     one = generation_cost(configure(), MEASURED, n_workers=1)
     assert one.training == 4 * 4 * 10  # cohorts, epochs, seconds
-    assert one.evaluation == 4 * 4 * 2 * 1  # points and means
+    assert one.evaluation == 4 * (4 * 2 + 3) * 1  # points and means of epochs; of the step
     assert one.offspring == 64 * 0.5
     assert one.seconds == one.training + one.evaluation + one.offspring
     assert (one.n_gradients, one.n_forwards) == (16 * 4 * 8, 16 * 4 * 2)
-    assert one.n_evaluations == 16 * 4 * 2 + 64
+    assert one.n_evaluations == 16 * (4 * 2 + 3) + 64
 
 
 @pytest.mark.parametrize(
     ("n_workers", "seconds"),
     [
-        (2, 2 * 48 + 16),  # 4 cohorts, 16 broods of 2 seconds
-        (3, 2 * 48 + 12),  # two cohorts of one worker are waited for
-        (4, 48 + 8),
-        (100, 48 + 2),  # no more than there are cohorts
+        (2, 2 * 51 + 16),  # 4 cohorts, 16 broods of 2 seconds
+        (3, 2 * 51 + 12),  # two cohorts of one worker are waited for
+        (4, 51 + 8),
+        (100, 51 + 2),  # no more than there are cohorts
     ],
 )
 def test_workers_share_whole_cohorts(n_workers: int, seconds: float) -> None:
@@ -49,7 +49,7 @@ def test_workers_share_whole_cohorts(n_workers: int, seconds: float) -> None:
 
 def test_without_the_barrier_nobody_is_waited_for() -> None:
     one = generation_cost(configure(asynchronous=True), MEASURED, n_workers=3)
-    assert one.seconds == pytest.approx((4 * 48 + 32) / 3)
+    assert one.seconds == pytest.approx((4 * 51 + 32) / 3)
 
 
 def test_without_back_off_only_the_end_is_scored() -> None:
@@ -96,7 +96,7 @@ def test_the_database_holds_at_most_what_is_said() -> None:
 def test_bytes_are_those_of_two_generations_the_best_and_checkpoints() -> None:
     one = configure(n_offspring=0)
     assert most_stored_bytes(one, weights=10, state=5, n_workers=2) == (
-        2 * 16 * 15 + 10 + 2 * 8 * 15
+        2 * 16 * 15 + 10 + 8 * (2 * 15 + 10)
     )
     assert most_stored_bytes(configure(), weights=10, state=0, n_workers=1) == (
         2 * 16 * 10 + (1 + 16) * 10 + 2 * 4 * 10
