@@ -99,7 +99,7 @@ def test_bytes_are_those_of_two_generations_the_best_and_checkpoints() -> None:
         2 * 16 * 15 + 10 + 8 * (2 * 15 + 10)
     )
     assert most_stored_bytes(configure(), weights=10, state=0, n_workers=1) == (
-        2 * 16 * 10 + (1 + 16) * 10 + 2 * 4 * 10
+        2 * 16 * 10 + (1 + 16) * 10 + 3 * 4 * 10
     )
 
 
