@@ -16,6 +16,7 @@ from optuna_esgd.comparison.arms import REFERENCE, settings_of_arm
 from optuna_esgd.comparison.ledger import Comparison
 from optuna_esgd.comparison.runs import FORWARDS_PER_GRADIENT, Run
 from optuna_esgd.comparison.summaries import Score, Summary, summarise
+from optuna_esgd.engine.configuration import ADDED_FIELDS
 from optuna_esgd.errors import ConfigurationError
 
 EQUAL_GRADIENTS = "equal gradient evaluations"
@@ -144,7 +145,9 @@ def read_json(path: Path, name: str) -> Comparison:
     if found.name != name:
         raise ConfigurationError(f"{path} compares on {found.name}, not on {name}.")
     for arm, settings in arms.items():
-        if settings != json.loads(json.dumps(settings_of_arm(arm))):
+        now = json.loads(json.dumps(settings_of_arm(arm)))
+        # What older files do not name was as older studies had it.
+        if {**{name: ADDED_FIELDS[name] for name in now.keys() & ADDED_FIELDS}, **settings} != now:
             raise ConfigurationError(
                 f"{path} was made with other settings of the arm {arm}. Use another file."
             )

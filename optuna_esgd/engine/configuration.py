@@ -30,7 +30,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # is worked off, never what an individual is.
 _FREE_FIELDS = frozenset({"n_generations", "max_tries", "lease_seconds"})
 # Settings that older studies do not name, with what those were made with.
-_ADDED_FIELDS: Mapping[str, Any] = {
+ADDED_FIELDS: Mapping[str, Any] = {
     "asynchronous": False,
     "selection": "elitist",
     "backend": "batched",
@@ -60,8 +60,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "learning_rate_decay": 1.0,
         "rate_schedule": "constant",
         "average_iterates": True,
-        "average_steps": True,
-        "keep_probability": 0.5,
+        "average_steps": False,
+        "keep_probability": 0.0,
     },
 }
 
@@ -237,7 +237,7 @@ class Configuration:
     def from_json(cls, stored: Mapping[str, Any]) -> Configuration:
         """The configuration a run was made with; what may differ is as little as can be."""
         free = {"n_generations": None, "max_tries": 1, "lease_seconds": 1.0}
-        return cls(**{**_ADDED_FIELDS, **free, **stored})
+        return cls(**{**ADDED_FIELDS, **free, **stored})
 
     def check_same(self, stored: Mapping[str, Any]) -> None:
         """Refuse to go on with a study made with other settings.
@@ -245,7 +245,7 @@ class Configuration:
         Raises:
             ConfigurationError: Names every field that differs, with both values.
         """
-        theirs, mine = _by_name({**_ADDED_FIELDS, **stored}), _by_name(self.to_json())
+        theirs, mine = _by_name({**ADDED_FIELDS, **stored}), _by_name(self.to_json())
         differing = [name for name in {**mine, **theirs} if theirs.get(name) != mine.get(name)]
         if differing:
             details = "; ".join(

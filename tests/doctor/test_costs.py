@@ -20,7 +20,9 @@ MEASURED = Measured(epoch=10.0, evaluation=1.0, offspring=0.5, n_gradients=8.0, 
 
 
 def configure(cohort_size: int = 4, **changes: Any) -> Configuration:
-    settings = Settings(**{"population_size": 16, "n_epochs": 4, **changes})
+    averages = changes.get("back_off", "best") == "best"
+    given = {"population_size": 16, "n_epochs": 4, "average_steps": averages, **changes}
+    settings = Settings(**given)
     return settings.configure(seed=0, cohort_size=cohort_size, maximize=False)
 
 

@@ -43,7 +43,9 @@ def train(
     model: str, stops: list[int], back_off: BackOff = "step", **arguments: Any
 ) -> list[tuple[Any, ...]]:
     """Two generations; a new worker after each stop. What must not depend on the stops."""
-    study = make_study(4, n_generations=2, n_epochs=4, back_off=back_off)
+    study = make_study(
+        4, n_generations=2, n_epochs=4, back_off=back_off, average_steps=back_off == "best"
+    )
     for n_epochs in [*stops, None]:
         trainer = esgd.ESGDTrainer(make_task(model), species=SPECIES, **arguments)
         loop = trainer.open(study)

@@ -140,12 +140,13 @@ def test_the_script_trains_as_the_lineage_did(
 def test_with_recombinations(tmp_path: Path) -> None:
     """They are named, and left out; what is not filled in says so."""
     task = make_task("dropout", dropout=(0.1, 0.5), loss=lambda x, y: nn.functional.mse_loss(x, x))
-    study, trainer = make_study(), esgd.ESGDTrainer(task, species=["RMSprop", "AdamW"])
+    study = make_study(average_steps=True)
+    trainer = esgd.ESGDTrainer(task, species=["RMSprop", "AdamW"])
     study.optimize(trainer, n_trials=16)
     path = esgd.export_schedule(study, trainer, tmp_path / "train.py", trial=15)
     module = runpy.run_path(str(path))
     line = [one for one in esgd.ancestry(study, Reference(3, 0, 3)) if one.reference.round == 0]
-    kept = line  # the next one may have gone on from where a training stood that backed off
+    kept = line  # the next may have gone on from where the training of one stood
     assert [step.optimizer.__name__ for step in module["STEPS"]] == [one.species for one in kept]
     for step, one in zip(module["STEPS"], kept, strict=True):
         assert step.settings["lr"] == one.hyperparameters["lr"]

@@ -122,6 +122,7 @@ class Pulled(esgd.Task):
 
 def train(task: Pulled, n_trials: int = 8, **settings: Any) -> optuna.Study:
     chosen = {"n_offspring": 0, "n_epochs": len(task.places), "keep_probability": 1.0}
+    chosen["average_steps"] = settings.get("average_iterates", True)
     study = make_study(**{**chosen, **settings})
     study.optimize(esgd.ESGDTrainer(task, species=[STEP]), n_trials=n_trials)
     assert verify(open_results(study)) == []
@@ -195,7 +196,7 @@ def test_an_objective_of_ones_own_goes_on_likewise() -> None:
         assert task.fitness(model) == step.fitness
         return step.fitness
 
-    study = make_study(n_offspring=0, n_epochs=2)
+    study = make_study(n_offspring=0, n_epochs=2, average_steps=True)
     study.optimize(objective, n_trials=8)
     assert {trial.value for trial in study.trials} == {1.0}
     assert task.starts == [10.0] * 4 + [-5.0] * 4
