@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -12,7 +13,8 @@ from weakref import WeakKeyDictionary
 
 from optuna_esgd.engine.individual import Claim
 from optuna_esgd.engine.ports import Population
-from optuna_esgd.errors import StorageError
+
+_logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
 
@@ -49,7 +51,8 @@ class _Lease:
     def renew(self) -> bool:
         try:
             return self.population.renew(self.claim, lease_seconds=self.seconds)
-        except StorageError:
+        except Exception:  # whatever it is must not end the renewal of other leases
+            _logger.debug("A lease could not be renewed.", exc_info=True)
             return True  # the database may come back before the lease runs out
 
 
@@ -70,12 +73,12 @@ class _Keeper:
     def add(self, lease: _Lease) -> None:
         lease.wait_for_turn()
         with self._changed:
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="esgd-lease", daemon=True)
+                thread.start()  # which waits until this block ends
+                self._thread, self._wakes_at = thread, lease.due
             self._leases.add(lease)
-            if self._thread is None:
-                self._wakes_at = lease.due
-                self._thread = threading.Thread(target=self._run, name="esgd-lease", daemon=True)
-                self._thread.start()
-            elif lease.due < self._wakes_at:
+            if lease.due < self._wakes_at:
                 self._changed.notify_all()
 
     def remove(self, lease: _Lease) -> None:

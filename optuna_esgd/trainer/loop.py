@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from optuna_esgd.engine.individual import (
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
-from optuna_esgd.store.lease import keep_lease
+from optuna_esgd.store.lease import RENEWALS_PER_LEASE, keep_lease
 from optuna_esgd.trainer.preemption import (
     Checkpoints,
     Preempted,
@@ -107,6 +108,7 @@ class WorkLoop:
         self.checkpoint_seconds = math.inf
         self.claims_ahead = False
         self._claim: Claim | None = None
+        self._claimed_at = 0.0  # by the monotonic clock, at the latest
         self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
         self._n_waits = 0
         self._facts = Facts()
@@ -213,20 +215,19 @@ class WorkLoop:
         # from clearing away in few generations only.
         all_cohorts = cohorts(self.configuration, self.configuration.population_size)
         n_plans = len(all_cohorts) // len(plan.cohorts)
-        n_turns, rest = divmod(plan.generation + plan.first_cohort, n_plans)
-        if rest:
-            return
-        if plan.certificate:
+        if plan.certificate and (plan.generation + plan.first_cohort) % n_plans == 0:
             _log_progress(plan)
         is_last = not self.configuration.wants(plan.generation + 1)
         # Whoever has not trained yet does not know how much there is, and collects.
-        interval = collection_interval(self._most_bytes, self.configuration.population_size)
-        if is_last or n_turns % interval == 0:
+        n_individuals = self.configuration.population_size
+        interval = 1 if is_last else collection_interval(self._most_bytes, n_individuals)
+        turn, n_since = divmod(plan.generation, interval)
+        if n_since == 0 and (turn + plan.first_cohort) % n_plans == 0:
             self.population.collect_garbage()
 
     def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
-        claim, self._claim = self._claim, None
+        claim = self._take_claim()
         if claim is None:
             claim = self.population.claim_one_of(
                 [slot.key for slot in action.slots],
@@ -276,6 +277,15 @@ class WorkLoop:
                 claim.slot.key,
             )
 
+    def _take_claim(self) -> Claim | None:
+        """The claim made ahead, if it is still held: nobody renews it before its work begins."""
+        claim, self._claim = self._claim, None
+        lease_seconds = self.configuration.lease_seconds
+        is_fresh = time.monotonic() < self._claimed_at + lease_seconds / RENEWALS_PER_LEASE
+        if claim is None or is_fresh:
+            return claim
+        return claim if self.population.renew(claim, lease_seconds=lease_seconds) else None
+
     def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> _Ahead:
         """What is known to be when this slot is finished."""
         self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
@@ -299,6 +309,7 @@ class WorkLoop:
         if self.claims_ahead and not self.preemption.is_requested:
             rest = () if self._rest is None else self._rest.slots
             keys = [slot.key for slot in rest] if plan is None else plan.slot_keys
+        self._claimed_at = time.monotonic()
         onward = self.population.finish_and_go_on(
             claim,
             outcomes,
@@ -306,13 +317,13 @@ class WorkLoop:
             keys=keys,
             lease_seconds=self.configuration.lease_seconds,
         )
+        self._claim = onward.claim  # now: what is interrupted from here on must give it back
         if keys and onward.claim is None:
             self._rest = None
         return onward
 
     def _go_on(self, onward: Onward, ahead: _Ahead) -> None:
         """Know what has been stored."""
-        self._claim = onward.claim
         if ahead.facts is None:
             return
         self._facts, self._are_foreseen = ahead.facts, is_round_finished(ahead.facts)

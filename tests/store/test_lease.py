@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from optuna_esgd.engine.individual import Claim, SlotKey
 from optuna_esgd.errors import StorageError
 from optuna_esgd.store.lease import keep_lease
@@ -38,14 +40,15 @@ def test_lost_lease_is_left_alone() -> None:
     assert population.slots()[0].is_claimable
 
 
-def test_database_may_be_away_for_a_while() -> None:
+@pytest.mark.parametrize("error", [StorageError("gone"), RuntimeError("can't start new thread")])
+def test_database_may_be_away_for_a_while(error: Exception) -> None:
     class Unreachable(MemoryPopulation):
         n_renewals = 0
 
         def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
             self.n_renewals += 1
             if self.n_renewals == 1:
-                raise StorageError("gone")
+                raise error
             return super().renew(claim, lease_seconds=lease_seconds)
 
     population = Unreachable({})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -286,12 +287,53 @@ def test_a_slot_that_was_claimed_ahead_and_lost_is_worked_on_once(
     assert loop.population.individuals()[1].worker == "thief"
 
 
+def test_a_slot_that_was_claimed_ahead_long_ago_is_not_trained_if_it_is_lost() -> None:
+    numbers: list[int] = []
+
+    def train(individuals: Sequence[Individual]) -> list[Outcome]:
+        numbers.extend(one.reference.number for one in individuals)
+        return trained(individuals)
+
+    settings = Settings(population_size=3, n_generations=1, n_offspring=3, lease_seconds=0.3)
+    loop = make_loop(train, settings=settings)
+    loop.claims_ahead = True
+    loop.act(begin(loop))
+    time.sleep(0.4)  # as showing trials may take
+    thief = loop.population.claim(loop.population.slots()[1].key, worker="t", lease_seconds=60)
+    assert thief is not None
+    loop.act(loop.decide())
+    assert numbers == [0, 2]
+
+
+def test_an_interruption_after_the_end_of_a_slot_gives_back_what_was_claimed_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextlib.contextmanager
+    def interrupted(*_: object) -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    loop = make_loop()
+    loop.claims_ahead = True
+    action = begin(loop)
+    monkeypatch.setattr("optuna_esgd.trainer.loop.keep_lease", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.act(action)
+    assert [slot.state for slot in loop.population.slots()] == ["finished", "claimed"]
+    loop.give_back()
+    assert [slot.state for slot in loop.population.slots()] == ["finished", "free"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize(("n_bytes", "expected"), [(0, 11), (1000, 2), (2**22, 6), (2**26, 11)])
 def test_garbage_is_collected_in_every_generation_only_if_it_is_much(
-    n_bytes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    n_bytes: int, expected: int, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Asynchronously too, where cohorts take turns."""
     monkeypatch.setattr("optuna_esgd.trainer.loop._n_bytes", lambda outcome: n_bytes)
-    settings = Settings(population_size=4, n_offspring=0, selection="truncation", n_generations=12)
+    settings = Settings(
+        population_size=4, n_offspring=4, n_generations=12, asynchronous=asynchronous
+    )
     loop = make_loop(settings=settings)
     collections: list[int] = []
     monkeypatch.setattr(loop.population, "collect_garbage", lambda: collections.append(1))
