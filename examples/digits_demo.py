@@ -105,6 +105,8 @@ def run_population(
 
 def print_generation(study: optuna.Study, trial: FrozenTrial) -> None:
     """One line when the last individual of a generation is in."""
+    if trial.state != TrialState.COMPLETE:  # a trial that found everything done
+        return
     generation = trial.user_attrs["generation"]
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     mine = [one for one in trials if one.user_attrs["generation"] == generation]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from optuna_esgd.store.engines import close_databases
+from optuna_esgd.store.opening import open_results
 from tests.dashboard.served import train
 
 
@@ -15,6 +16,7 @@ from tests.dashboard.served import train
 def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "esgd.db"
     study = train(f"sqlite:///{path}")
+    open_results(study).collect_garbage()  # of small generations only every eighth is collected
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     close_databases()
     return path
