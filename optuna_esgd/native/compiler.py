@@ -24,6 +24,7 @@ _logger = logging.getLogger(__name__)
 _FLAGS = (
     "-O2",
     "-std=gnu11",
+    "-fno-fast-math",  # should CC ask for it: what diverged must be seen
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
@@ -66,7 +67,10 @@ def _find_compiler(named: str, path: str) -> Compiler | str:
     del path  # another one may lead to another compiler
     if os.name != "posix":
         return f"there are no kernels in C on this system ({os.name})"
-    candidates = [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]
+    try:
+        candidates = [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]
+    except ValueError as error:
+        return f"CC={named!r} is no command ({error})"
     found = [one for one in candidates if one and shutil.which(one[0])]
     if not found:
         return f"there is no C compiler ({' or '.join(one[0] for one in candidates if one)})"
@@ -78,6 +82,7 @@ def _find_compiler(named: str, path: str) -> Compiler | str:
                 [*command, "-dM", "-E", "-x", "c", os.devnull],
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=_SECONDS,
                 check=False,
             )
@@ -127,6 +132,7 @@ def _compile(compiler: Compiler, source: str, target: Path) -> str | None:
             input=source,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=_SECONDS,
             check=False,
         )
@@ -145,14 +151,20 @@ def _compile(compiler: Compiler, source: str, target: Path) -> str | None:
 def _folder() -> Path:
     """Where libraries are kept: nobody else may write there, since they are run."""
     given = os.environ.get(FOLDER_VARIABLE)
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(given) if given else Path(caches) / "optuna_esgd"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # such as of a user without a home
+        if given:
+            folder = Path(given).expanduser()
+        else:
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            folder /= "optuna_esgd"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = folder.resolve()  # so that a link is not led elsewhere once it is checked
         found = folder.stat()
         is_mine = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if is_mine and os.access(folder, os.W_OK):
             return folder
+    if not Path(_own_folder().name).exists():  # a forked child has ended, and cleared up
+        _own_folder.cache_clear()
     return Path(_own_folder().name)
 
 

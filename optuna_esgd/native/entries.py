@@ -66,7 +66,7 @@ int train(long n_rows, long batch, const float *weights, long weight_stride, con
           float *gradients, long gradient_stride, float *losses) {
   float *const s = take_memory(SCRATCH + (size_t)N_IN_PADDED * CHUNK);
   if (!s) return 1;
-  memset(s, 0, 4 * SCRATCH); /* what is never written, nobody reads; but it must not be slow */
+  memset(s, 0, (size_t)4 * SCRATCH); /* nobody reads it, but it must not be slow */
   float *const x = s + SCRATCH;
   const float share = 1.0f / ((float)batch * TERMS);
   for (long row = 0; row < n_rows; row++) {
@@ -96,7 +96,7 @@ int score(long n_rows, long batch, const float *weights, long weight_stride, con
   const size_t n_inputs = (size_t)N_IN_PADDED * CHUNK;
   float *const s = take_memory(SCRATCH + n_inputs * n_chunks);
   if (!s) return 1;
-  memset(s, 0, 4 * SCRATCH); /* what is never written, nobody reads; but it must not be slow */
+  memset(s, 0, (size_t)4 * SCRATCH); /* nobody reads it, but it must not be slow */
   float *const x = s + SCRATCH;
   const float share = 1.0f / ((float)batch * TERMS);
   for (long chunk = 0; chunk < n_chunks; chunk++) {

@@ -62,7 +62,7 @@ class Kernel:
         if numbers.stride(1) != 1:
             numbers = numbers.contiguous()
         keys = None if keys is None else keys.contiguous()
-        losses = torch.empty(n_rows)
+        losses = _floats(n_rows)
         _check(
             self._train(
                 n_rows,
@@ -83,13 +83,13 @@ class Kernel:
 
     def losses(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """(rows,) losses of all rows on the same examples; arguments as above."""
-        losses = torch.empty(len(weights))
+        losses = _floats(len(weights))
         self._call_score(weights, inputs, targets, None, losses)
         return losses
 
     def outputs(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """(rows, examples, outputs) of the network, for all rows on the same examples."""
-        outputs = torch.empty(len(weights), len(inputs), self._n_out)
+        outputs = _floats(len(weights), len(inputs), self._n_out)
         self._call_score(weights, inputs, None, outputs, None)
         return outputs
 
@@ -140,6 +140,11 @@ def registers_of(compiler: Compiler) -> Registers:
     if "__AVX__" in has:
         return Registers(lanes=8, n=16)
     return Registers(lanes=4, n=32 if "__aarch64__" in has else 16)
+
+
+def _floats(*shape: int) -> Tensor:
+    """Memory for a kernel to write to, whatever torch's present defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def _check(failed: int) -> None:

@@ -25,7 +25,11 @@ static float chunk_loss(float *restrict s, const void *restrict targets,
     int32_t classes[LANES];
     for (long one = 0; one < n_here; one++) {
       const int64_t number = start + lane + one;
-      classes[one] = (int32_t)((const int64_t *)targets)[numbers ? numbers[number] : number];
+      const int64_t class = ((const int64_t *)targets)[numbers ? numbers[number] : number];
+      /* Targets were checked, but they are the user's, and may have changed since. */
+      const int is_class = class >= 0 && class < N_OUT;
+      total += is_class ? 0.0f : __builtin_nanf("");
+      classes[one] = is_class ? (int32_t)class : 0;
       right[one] = OUTPUTS[classes[one] * CHUNK + lane + one];
     }
     total += sum_first(logarithm(sum) - (right - largest), n_here);

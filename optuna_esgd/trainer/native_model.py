@@ -80,7 +80,7 @@ class NativeModel(BatchedModel):
             return super().batch_gradients(weights, indices, keys)
         inputs, targets = self._examples
         [trainable] = weights.trainable()
-        gradients = torch.empty(trainable.shape)
+        gradients = torch.empty(trainable.shape, dtype=torch.float32, device="cpu")
         losses = self._training.train(trainable, inputs, targets, indices, gradients, keys)
         return losses, [gradients]
 
@@ -166,7 +166,11 @@ class _Builder:
         """What keeps a kernel from being written for these weights and examples."""
         if isinstance(chain, str):
             return chain
-        names = {name for one in chain.layers for name in (one.weight, one.bias) if name}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for one in chain.layers:
+            shapes[one.weight] = (one.n_out, one.n_in)
+            if one.bias is not None:
+                shapes[one.bias] = (one.n_out,)
         inputs = None if examples.tensors is None else examples.tensors[0]
         n_in = chain.layers[0].n_in
         needs = (
@@ -177,8 +181,16 @@ class _Builder:
                 "its weights are not all of float32",
             ),
             (
-                {entry.name for entry in self._layout.entries} == names,
+                {entry.name for entry in self._layout.entries} == shapes.keys(),
                 "it has weights that are shared, or beside its layers",
+            ),
+            (
+                {entry.name: tuple(entry.shape) for entry in self._layout.entries} == shapes,
+                "it has weights of other shapes than its layers say",
+            ),
+            (
+                type(self._task).autocast is SupervisedTask.autocast,
+                "its task has an autocast of its own",
             ),
             (
                 inputs is not None
@@ -188,7 +200,16 @@ class _Builder:
                 f"the examples are not tensors of {n_in} float32 numbers each",
             ),
         )
-        return next((reason for is_met, reason in needs if not is_met), None)
+        reason = next((reason for is_met, reason in needs if not is_met), None)
+        return reason or self._why_other_precision(examples)
+
+    def _why_other_precision(self, examples: ExampleSet) -> str | None:
+        """Whether the model computes in another precision than it has, as within an autocast."""
+        inputs = examples.on(self._device)[0][:1]
+        model = copy.deepcopy(self._model)
+        with torch.no_grad(), KeyedDropout(torch.tensor(0, device=self._device)):
+            dtypes = {model.train(mode)(inputs).dtype for mode in (True, False)}
+        return None if dtypes == {torch.float32} else f"its outputs are of {dtypes}"
 
     def _build(self, chain: Chain, loss: Loss | None) -> Kernel | str:
         entries = {entry.name: entry for entry in self._layout.entries}
@@ -206,7 +227,8 @@ class _Builder:
     def _try_training(self, kernel: Kernel) -> str | None:
         """Compare with plain PyTorch in double precision; say what differs."""
         examples, weights = _in_one_piece(self._task, self._device), self._two_rows()
-        gradients, keys = torch.empty(weights.shape), torch.tensor([0, 1])
+        gradients = torch.empty(weights.shape, dtype=torch.float32, device="cpu")
+        keys = torch.tensor([0, 1], device="cpu")
         plain = copy.deepcopy(self._model).double().train()
         parameters = {name: p for name, p in plain.named_parameters() if p.requires_grad}
         batch_size = min(self._task.train.batch_size, len(self._task.train))
@@ -273,4 +295,4 @@ def _is_loss(loss: Loss | str) -> TypeGuard[Loss]:
 
 def _differs(native: Tensor, plain: Tensor) -> bool:
     distance = float((native.double() - plain).norm())
-    return distance > _TOLERANCE * max(1e-6, float(plain.norm()))
+    return not distance <= _TOLERANCE * max(1e-6, float(plain.norm()))  # what is NaN differs too

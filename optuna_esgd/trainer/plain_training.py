@@ -149,15 +149,17 @@ def train_step(
         gets_better = AVERAGES_STEPS and (score < first_score if chosen is None else chosen > 0)
         if epoch == 0:
             first_score = score
-    return kept_score, difference(kept[0], here) if gets_better else {}
+    trained = [name for name, one in model.named_parameters() if one.requires_grad]
+    return kept_score, difference(trained, kept[0], here) if gets_better else {}
 
 
-def difference(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What real numbers differ by; nothing if some diverged."""
+def difference(
+    names: list[str], before: dict[str, Tensor], after: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """What these differ by; nothing if some diverged."""
     found = {
-        name: torch.where(after[name] == t, 0, after[name] - t)
-        for name, t in before.items()
-        if t.is_floating_point()
+        name: torch.where(after[name] == before[name], 0, after[name] - before[name])
+        for name in names
     }
     return found if all(bool(t.isfinite().all()) for t in found.values()) else {}
 

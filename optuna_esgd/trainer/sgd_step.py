@@ -268,6 +268,7 @@ class SgdStep:
 
     def _end_epoch(self, *, is_last: bool) -> None:
         self._n_epochs += 1
+        self._ahead = {}  # of an earlier loop over epochs
         self._is_scored = self._rule.is_scored(is_last_epoch=is_last)
         if not self._is_scored:
             return

@@ -64,18 +64,19 @@ def ahead_of(kept: Matrix, now: Matrix, rows: Sequence[int]) -> dict[int, Tensor
         rows: Whose difference is asked for.
 
     Returns:
-        By row, named tensors to go with its optimizer's state, of what is not frozen; nothing of
-        a row whose training diverged.
+        By row, named tensors to go with its optimizer's state, of what is trained; nothing of a
+        row whose training diverged. Running statistics belong to the weights they were measured
+        with: moved by a difference, a variance may be negative.
     """
     found = {}
-    frozen = kept.frozen().keys()
+    trained = kept.parameters().keys()
     for row in rows:
         before, after = kept.read_row(row), now.read_row(row)
         ahead = {
             # Infinities, as in masks, do not differ from themselves.
             _AHEAD + name: torch.where(after[name] == tensor, 0, after[name] - tensor).cpu()
             for name, tensor in before.items()
-            if tensor.is_floating_point() and name not in frozen
+            if name in trained
         }
         if all(bool(tensor.isfinite().all()) for tensor in ahead.values()):
             found[row] = ahead

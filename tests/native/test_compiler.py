@@ -104,6 +104,23 @@ def test_a_folder_that_others_write_to_is_not_used(folder: Path, compiler: Compi
 
 
 @needs_compiler
+def test_who_has_no_home_keeps_libraries_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, compiler: Compiler
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert answer(load_library(compiler, SOURCE)) == 42
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert answer(load_library(compiler, SOURCE + "\n")) == 42
+    # A forked child clears up behind itself, and so behind this process.
+    module._own_folder().cleanup()
+    assert answer(load_library(compiler, SOURCE + "\n\n")) == 42
+
+
+@needs_compiler
 def test_what_cannot_be_compiled_is_a_reason(folder: Path, compiler: Compiler) -> None:
     found = load_library(compiler, "int answer(void) { return forty_two; }")
     assert isinstance(found, str)
@@ -112,7 +129,12 @@ def test_what_cannot_be_compiled_is_a_reason(folder: Path, compiler: Compiler) -
 
 
 @pytest.mark.parametrize(
-    ("named", "reason"), [("no-such-compiler -O2", "no-such-compiler"), ("false", "false refuses")]
+    ("named", "reason"),
+    [
+        ("no-such-compiler -O2", "no-such-compiler"),
+        ("false", "false refuses"),
+        ("gcc '", "is no command"),
+    ],
 )
 def test_without_a_compiler_there_is_a_reason(
     named: str, reason: str, monkeypatch: pytest.MonkeyPatch

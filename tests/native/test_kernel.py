@@ -192,6 +192,22 @@ def test_who_diverged_looks_like_it(name: str, loss: str, bad: float) -> None:
         assert torch.equal(gradients[row], others[row])
 
 
+@pytest.mark.parametrize("wrong", [10, -1, -100, 2**40])
+def test_a_class_that_there_is_not_has_no_loss(wrong: int) -> None:
+    """Targets are checked once; they are the user's, and may change."""
+    build = NETWORKS["relu"]
+    weights, kernel = rows_of(build, N_ROWS), make_kernel(build(), "cross_entropy", 32)
+    n_out = build()(torch.zeros(1, 13)).shape[1]
+    assert n_out == 10
+    inputs, targets = make_examples(n_out, "cross_entropy")
+    numbers = draw_numbers(32)
+    targets[numbers[1, 3]] = wrong
+    losses = kernel.train(weights, inputs, targets, numbers, torch.empty_like(weights))
+    has_it = (numbers == numbers[1, 3]).any(1)
+    assert torch.equal(losses.isnan(), has_it)
+    assert kernel.losses(weights, inputs, targets).isnan().all()
+
+
 @pytest.mark.parametrize("name", ["relu", "deep"])
 def test_numbers_do_not_depend_on_rows_beside(name: str) -> None:
     weights = rows_of(NETWORKS[name], 9)

@@ -191,6 +191,25 @@ def doubled() -> nn.Module:
     return smooth().double()
 
 
+class HalfInside(nn.Module):
+    """A network that computes in half precision by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = smooth()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.inner(inputs)  # type: ignore[no-any-return]
+
+
+def exchanged() -> nn.Module:
+    """Its last layer says that it has other outputs than its weights."""
+    model = smooth()
+    model[2].out_features = 1000  # type: ignore[assignment,index]
+    return model
+
+
 def weighed_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets, label_smoothing=0.1)
 
@@ -201,6 +220,8 @@ REASONS: dict[str, tuple[dict[str, Any], str, bool]] = {
     "tied": ({"model": MODELS["tied"][0]}, "shared", False),
     "double": ({"model": doubled}, "not all of float32", False),
     "bfloat16": ({"precision": "bfloat16"}, "precision is 'bfloat16'", False),
+    "own autocast": ({"model": HalfInside}, "its outputs are of", False),
+    "exchanged": ({"model": exchanged}, "weights of other shapes", False),
     "loss": ({"loss": weighed_loss}, "a setting of its own, label_smoothing", True),
 }
 
@@ -243,6 +264,35 @@ def test_without_a_compiler_networks_train_batched_and_say_so(
         values.append([trial.value for trial in study.trials])
     assert values[0] == values[1]
     assert caplog.text.count("there is no C compiler (no-such-compiler)") == 1
+
+
+@needs_compiler
+def test_torch_s_defaults_may_change() -> None:
+    task = make_task()
+    model = NativeModel(task, task.build_model(), Layout.of(task.build_model()), CPU)
+    weights = Matrix.zeros(Layout.of(task.build_model()), 2)
+    weights.take_from(task.build_model(), 0)
+    numbers, keys = torch.arange(8).expand(2, 8), torch.tensor([0, 1])
+    losses, [gradients] = model.batch_gradients(weights, numbers, keys)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        others, [other_gradients] = model.batch_gradients(weights, numbers, keys)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(losses, others)
+    assert torch.equal(gradients, other_gradients)
+
+
+@needs_compiler
+def test_what_is_undefined_agrees_with_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def build() -> nn.Module:
+        model = smooth()
+        nn.init.constant_(model[2].weight, 3e38)  # type: ignore[index,arg-type]
+        return model
+
+    model = NativeModel(make_task(model=build), build(), Layout.of(build()), CPU)
+    assert model.why_not_trained is not None
 
 
 @needs_compiler
