@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import threading
 from collections.abc import Iterable
@@ -33,6 +34,9 @@ def make_application(url: str, *, store: str | None = None, policy: Policy) -> W
         StorageError: The database cannot be reached, or is of another version.
     """
     check_extra()
+    # Plotly looks at whatever another thread has imported of it by then: here there are no others.
+    if importlib.util.find_spec("pandas") is not None:
+        importlib.import_module("pandas")
     studies = Studies(url, store)
     pages = Pages(studies, States(studies), is_writable=policy.is_writable)
     return Guard(Dispatcher(pages, OptunaDashboard(studies, store or url)), policy)
