@@ -77,7 +77,8 @@ def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) ->
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=60)
     n_before = _n_trials(database, "COMPLETE")
-    # Interrupted while Optuna was told of it: such a trial fails one lease later.
+    # Interrupted after its individual was done and before Optuna was told, or before that: such a
+    # trial fails one lease later, and in the first case another one shows its individual.
     n_untold = _n_trials(database, "RUNNING")
     assert 20 <= n_before < 128, output
     assert n_untold <= 1
@@ -89,7 +90,7 @@ def test_demo_can_be_interrupted_and_goes_on_where_it_stopped(tmp_path: Path) ->
     assert "Genealogy" in text
     assert "optuna-esgd dashboard" in text
     again = run("digits_demo.py", "--folder", str(tmp_path))
-    assert f"digits: {n_untold} of 128" in again
+    assert number(r"digits: (\d+) of 128", again) in (0, n_untold)
 
 
 def _n_trials(database: Path, state: str) -> int:
