@@ -60,8 +60,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "learning_rate_decay": 1.0,
         "rate_schedule": "constant",
         "average_iterates": True,
-        "average_steps": False,
-        "keep_probability": 0.0,
+        "average_steps": True,
+        "keep_probability": 0.2,
     },
 }
 
