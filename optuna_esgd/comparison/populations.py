@@ -29,6 +29,7 @@ PBT = {
     "rate_schedule": "constant",
     "resample_probability": 0.0,
     "keep_probability": 0.0,
+    "average_steps": False,
     "inherit_optimizer_state": True,
 }
 # Each network trains for itself, in one SGD step; the best point any of them visited counts, so
@@ -39,11 +40,13 @@ ALONE = {
     "back_off": "best",
     "rate_schedule": "cosine",
     "average_iterates": False,
+    "average_steps": False,
+    "keep_probability": 0.0,
 }
 POPULATIONS: Mapping[str, Mapping[str, Any]] = {
     "esgd": {"preset": "coevolve"},
     # The same without the means of iterates, and so of steps.
-    "unaveraged": {"preset": "coevolve", "average_iterates": False},
+    "unaveraged": {"preset": "coevolve", "average_iterates": False, "average_steps": False},
     "paper": {"preset": "paper", "n_epochs": 1},
     "baseline": {"preset": "paper", "n_epochs": 1, "n_offspring": 0},
     "pbt": PBT,
