@@ -49,7 +49,9 @@ class StepMean:
         for dtype, block in moved.blocks.items():
             if dtype.is_floating_point:
                 # Of equal weights the mean is equal to the last bit, which a sum would not give.
-                mean = self.weights.blocks[dtype].float().lerp(block.float(), 1 / self.n_epochs)
+                wide = torch.promote_types(dtype, torch.float32)
+                before = self.weights.blocks[dtype].to(wide)
+                mean = before.lerp(block.to(wide), 1 / self.n_epochs)
                 block.copy_(torch.where(mean.isfinite(), mean.to(dtype), block))
         self.weights = moved
         return moved.clone()

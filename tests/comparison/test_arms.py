@@ -19,9 +19,9 @@ from optuna_esgd.errors import ConfigurationError
 from tests.comparison.benchmarks import N_BATCHES, build
 
 # Fitness evaluations of 3 individuals with 4 epochs each: births, epochs or steps (and their
-# means), offspring.
+# means; esgd's steps are of 2 epochs, whose mean is one more), offspring.
 N_EVALUATIONS = {
-    "esgd": 3 + 2 * 3 * 4 + 2 * 12,
+    "esgd": 3 + 2 * 3 * 4 + 3 * 2 + 2 * 12,
     "unaveraged": 3 + 3 * 4 + 2 * 12,
     "paper": 3 + 3 * 4 + 4 * 12,
     "baseline": 3 + 3 * 4,
