@@ -107,8 +107,10 @@ class Calibration:
     def _choose(self, task: SupervisedTask) -> Backend:
         gradient_seconds = self._gradient_seconds(task)
         if self._run_seconds(gradient_seconds) < _SHORT_RUN_SECONDS:
+            # Whether it can be batched at all is found out where it is; else both are row by row.
             is_worth_it = self._n_gradients >= _NATIVE_RUN_GRADIENTS
-            if not is_worth_it or self._native_model(task) is None or self._why_not_batched(task):
+            is_together = why_not_together(self._species) is None
+            if not is_worth_it or not is_together or self._native_model(task) is None:
                 return "batched"
             _logger.info("The study trains with backend='native': too short to measure others.")
             return "native"
@@ -147,11 +149,8 @@ class Calibration:
             best == "native" and self._seconds["native"] > _MUCH_FASTER * self._seconds["batched"]
         )
 
-    def _why_not_batched(
-        self, task: SupervisedTask, model: BatchedModel | None = None
-    ) -> str | None:
+    def _why_not_batched(self, task: SupervisedTask, model: BatchedModel) -> str | None:
         """Why the rows of a cohort cannot train as one computation."""
-        model = model or BatchedModel(task, self._build(), self._device)
         with seeded(self._configuration.seed):
             reason, _ = why_not_batched(task, model, self._layout, self._device)
         return reason or why_not_together(self._species)
