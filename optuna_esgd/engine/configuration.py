@@ -191,7 +191,7 @@ class Configuration:
             (
                 "average_steps",
                 self.average_iterates or not self.average_steps,
-                "False where average_iterates is False",
+                f"False where average_iterates is False (back_off is {self.back_off!r})",
             ),
             ("cohort_size", 1 <= self.cohort_size <= mu, f"between 1 and population_size = {mu}"),
             ("backend", self.backend in BACKENDS, f"one of {BACKENDS}"),
