@@ -107,7 +107,7 @@ class Calibration:
     def _choose(self, task: SupervisedTask) -> Backend:
         gradient_seconds = self._gradient_seconds(task)
         if self._run_seconds(gradient_seconds) < _SHORT_RUN_SECONDS:
-            # Whether it can be batched at all is found out where it is; else both are row by row.
+            # The workshop finds out if the model can be batched; if not, both names mean rows.
             is_worth_it = self._n_gradients >= _NATIVE_RUN_GRADIENTS
             is_together = why_not_together(self._species) is None
             if not is_worth_it or not is_together or self._native_model(task) is None:
