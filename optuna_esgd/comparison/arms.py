@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,13 +13,18 @@ from optuna_esgd.comparison.outcome import Outcome
 from optuna_esgd.comparison.populations import POPULATIONS, epochs_per_step, train_population
 from optuna_esgd.comparison.runs import Run, total_cost
 from optuna_esgd.comparison.searches import search_by_tpe
-from optuna_esgd.engine.configuration import PRESETS, Settings
+from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.trainer.benchmark import Benchmark
 
 Arm = Callable[..., Outcome]
 
 REFERENCE = "esgd"
+# Said by the benchmark, or in proportion to its population, unless an arm says otherwise.
+_OF_TASKS = frozenset(
+    {"seed", "population_size", "n_offspring", "n_elites", "n_epochs", "n_generations"}
+)
+_OF_RECIPES = frozenset({"rate_schedule"})
 ARMS: dict[str, Arm] = {
     **{name: partial(train_population, name) for name in POPULATIONS},
     "tpe": search_by_tpe,
@@ -28,12 +32,12 @@ ARMS: dict[str, Arm] = {
 
 
 def settings_of_arm(arm: str) -> dict[str, Any]:
-    """All settings of a population arm that do not depend on the task; none of the others."""
+    """All settings of a population arm, but those that the task decides; none of other arms."""
     if arm not in POPULATIONS:
         return {}
-    settings = asdict(Settings(**POPULATIONS[arm]))
-    preset = PRESETS[settings["preset"]]
-    return {name: preset.get(name) if value is None else value for name, value in settings.items()}
+    named = POPULATIONS[arm]
+    open_ = (_OF_TASKS | _OF_RECIPES if arm == "single" else _OF_TASKS) - named.keys()
+    return {name: it for name, it in Settings(**named).resolve().items() if name not in open_}
 
 
 def check_arms(names: Sequence[str]) -> list[str]:

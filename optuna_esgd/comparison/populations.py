@@ -28,8 +28,6 @@ PBT = {
     "explore": "perturb",
     "rate_schedule": "constant",
     "resample_probability": 0.0,
-    "keep_probability": 0.0,
-    "average_steps": False,
     "inherit_optimizer_state": True,
 }
 # Each network trains for itself, in one SGD step; the best point any of them visited counts, so
@@ -38,20 +36,18 @@ ALONE = {
     "n_offspring": 0,
     "explore": "resample",
     "back_off": "best",
-    "rate_schedule": "cosine",
     "average_iterates": False,
-    "average_steps": False,
     "keep_probability": 0.0,
 }
 POPULATIONS: Mapping[str, Mapping[str, Any]] = {
     "esgd": {"preset": "coevolve"},
     # The same without the means of iterates, and so of steps.
-    "unaveraged": {"preset": "coevolve", "average_iterates": False, "average_steps": False},
+    "unaveraged": {"preset": "coevolve", "average_iterates": False},
     "paper": {"preset": "paper", "n_epochs": 1},
     "baseline": {"preset": "paper", "n_epochs": 1, "n_offspring": 0},
     "pbt": PBT,
     # As founders draw them, from the same ranges; learning rates fall along a cosine.
-    "random": ALONE,
+    "random": {**ALONE, "rate_schedule": "cosine"},
     # Restarts by the benchmark's recipe: one network alone would get a small part of the budget.
     "single": ALONE,
 }

@@ -258,6 +258,9 @@ class Configuration:
             )
 
 
+_CONFIGURED: Mapping[str, Field[Any]] = {one.name: one for one in fields(Configuration)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a user sets before the study is known; None stands for "as the preset says".
@@ -290,6 +293,37 @@ class Settings:
     max_tries: int = 3
     lease_seconds: float = 60.0
 
+    def resolve(self) -> dict[str, Any]:
+        """Every setting by name: as given, else as the preset has it or as follows from others.
+
+        ``seed`` and ``n_generations`` may stay None: no preset knows them.
+
+        Raises:
+            ConfigurationError: The preset is not known, or ``population_size`` is no number.
+        """
+        if self.preset not in PRESETS:
+            raise ConfigurationError(
+                f"preset must be one of {sorted(PRESETS)}, got {self.preset!r}."
+            )
+        mu: int = _plain(_CONFIGURED["population_size"], self.population_size)
+        defaults: dict[str, Any] = {
+            **PRESETS[self.preset],
+            "n_offspring": 0 if self.selection == "truncation" else 4 * mu,
+            "n_elites": max(1, round(0.6 * mu)),
+        }
+        settings: dict[str, Any] = {
+            name: defaults.get(name) if (given := getattr(self, name)) is None else given
+            for name in (one.name for one in fields(self))
+            if name in _CONFIGURED
+        } | {"population_size": mu}
+        if self.average_iterates is None:
+            settings["average_iterates"] &= settings["back_off"] == "best"
+        if self.average_steps is None:
+            settings["average_steps"] &= settings["average_iterates"] is True
+        if self.keep_probability is None and self.selection == "truncation":
+            settings["keep_probability"] = 0.0  # only copies explore, and those do
+        return settings
+
     def configure(
         self,
         *,
@@ -311,32 +345,10 @@ class Settings:
         Raises:
             ConfigurationError: A number is out of range.
         """
-        if self.preset not in PRESETS:
-            raise ConfigurationError(
-                f"preset must be one of {sorted(PRESETS)}, got {self.preset!r}."
-            )
-        types = {one.name: one for one in fields(Configuration)}
-        mu: int = _plain(types["population_size"], self.population_size)
-        defaults: dict[str, Any] = {
-            **PRESETS[self.preset],
-            "n_offspring": 0 if self.selection == "truncation" else 4 * mu,
-            "n_elites": max(1, round(0.6 * mu)),
-            "seed": seed,
-        }
-        given = {
-            one.name: getattr(self, one.name)
-            for one in fields(self)
-            if one.name in types and not (one.default is None and getattr(self, one.name) is None)
-        }
-        settings = {"n_generations": None, **defaults, **given}
-        if self.average_iterates is None:
-            settings["average_iterates"] &= settings["back_off"] == "best"
-        if self.keep_probability is None and self.selection == "truncation":
-            settings["keep_probability"] = 0.0  # only copies explore, and those do
-        if self.average_steps is None:
-            settings["average_steps"] &= settings["average_iterates"] is True
+        settings = self.resolve()
+        mu = settings["population_size"]
         return Configuration(
-            **settings,
+            **{**settings, "seed": seed if self.seed is None else self.seed},
             cohort_size=(1 if self.asynchronous else mu) if cohort_size is None else cohort_size,
             maximize=maximize,
             described=dict(described or {}),

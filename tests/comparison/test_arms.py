@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 import optuna_esgd as esgd
-from optuna_esgd.comparison.arms import ARMS, check_arms, epochs_at_cost, run_arm
-from optuna_esgd.comparison.populations import POPULATIONS
+from optuna_esgd.comparison.arms import (
+    ARMS,
+    check_arms,
+    epochs_at_cost,
+    run_arm,
+    settings_of_arm,
+)
+from optuna_esgd.comparison.populations import POPULATIONS, settings_of
 from optuna_esgd.comparison.runs import Run, total_cost
+from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.errors import ConfigurationError
 from tests.comparison.benchmarks import N_BATCHES, build
 
@@ -43,6 +50,18 @@ def test_all_arms_spend_the_same_gradients_on_the_same_record(arm: str) -> None:
     assert run.cost == 3 * run.n_gradients + 2 * run.n_evaluations
     assert list(run.test) == ["squared", "absolute"]
     assert run.validation < 4.5  # of somebody who guesses 0: about 2 squared
+
+
+@pytest.mark.parametrize("arm", POPULATIONS)
+def test_an_arm_is_recorded_with_the_settings_it_trains_with(arm: str) -> None:
+    settings = Settings(**settings_of(arm, build(), n_epochs=4))
+    trained = settings.configure(seed=0, cohort_size=None, maximize=False)
+    record = settings_of_arm(arm)
+    assert record == {name: getattr(trained, name) for name in record}
+    of_task = {"seed", "population_size", "n_elites", "n_epochs", "n_generations", "n_offspring"}
+    assert ("rate_schedule" in record) == (arm != "single")  # that of its recipe
+    assert of_task & record.keys() == of_task & POPULATIONS[arm].keys()
+    assert record["average_steps"] == record["average_iterates"] == (arm == "esgd")
 
 
 @pytest.mark.parametrize("arm", ARMS)
