@@ -9,18 +9,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from optuna_esgd.engine.individual import Claim
-from optuna_esgd.engine.ports import Population
 
 _logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
 
 
+class Renewing(Protocol):
+    """The part of ``engine.ports.Population`` that claims are kept alive with."""
+
+    def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
+        """Prolong the lease; False if the claim is lost."""
+        ...
+
+
 @contextmanager
-def keep_lease(population: Population, claim: Claim, lease_seconds: float) -> Iterator[None]:
+def keep_lease(population: Renewing, claim: Claim, lease_seconds: float) -> Iterator[None]:
     """Renew the lease from another thread until the block ends.
 
     A lost lease is not reported here: whatever is written with the claim afterwards is refused
@@ -40,7 +48,7 @@ def keep_lease(population: Population, claim: Claim, lease_seconds: float) -> It
 class _Lease:
     """One claim that is to be kept alive."""
 
-    population: Population
+    population: Renewing
     claim: Claim
     seconds: float
     due: float = 0.0
@@ -116,7 +124,7 @@ class _Keeper:
             self._leases.discard(lease)
 
 
-_keepers: WeakKeyDictionary[Population, _Keeper] = WeakKeyDictionary()
+_keepers: WeakKeyDictionary[Renewing, _Keeper] = WeakKeyDictionary()
 _keepers_lock = threading.Lock()
 
 

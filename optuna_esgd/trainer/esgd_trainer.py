@@ -27,6 +27,7 @@ from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
 from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.store.trial_rows import find_trial_rows
+from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.calibration import Calibration
 from optuna_esgd.trainer.diversity import check_cohort
@@ -352,14 +353,15 @@ class ESGDTrainer:
         population, configuration = self._open_population(study, cohort_size, first_backend)
         population.check_layout(layout.to_json())
         _announce_generations(study, configuration.n_generations)
-        workshop = self.workshop(population, configuration, layout)
+        store = WriteBehind(population)
+        workshop = self.workshop(store, configuration, layout)
         workshop.worker_name = worker_name
         explore: Explore = sampler.explore_with(
             configuration,
             self._spaces,
-            lambda: [one for one in population.individuals() if one.reference.round == 0],
+            lambda: [one for one in store.individuals() if one.reference.round == 0],
         )
-        loop = WorkLoop(population, configuration, explore, workshop)
+        loop = WorkLoop(store, configuration, explore, workshop)
         loop.tell = workshop.births.learn
         return loop
 

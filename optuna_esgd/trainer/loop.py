@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,6 +33,7 @@ from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
 from optuna_esgd.store.lease import RENEWALS_PER_LEASE, keep_lease
+from optuna_esgd.store.write_behind import WriteBehind, warn_of_lost_lease
 from optuna_esgd.trainer.preemption import (
     Checkpoints,
     Preempted,
@@ -82,6 +83,12 @@ def worker_name() -> str:
 class WorkLoop:
     """One worker on one population.
 
+    Args:
+        store: A population, or the way to it that the workshop reads through as well.
+        configuration: The run's settings.
+        explore: Where new hyperparameters come from.
+        workshop: Does the work of slots.
+
     Attributes:
         population: Where facts are read and outcomes written.
         configuration: The run's settings.
@@ -95,12 +102,13 @@ class WorkLoop:
 
     def __init__(
         self,
-        population: Population,
+        store: Population | WriteBehind,
         configuration: Configuration,
         explore: Explore,
         workshop: Workshop,
     ) -> None:
-        self.population = population
+        self._store = store if isinstance(store, WriteBehind) else WriteBehind(store)
+        self.population = self._store.population
         self.configuration = configuration
         self._explore = explore
         self.workshop = workshop
@@ -128,7 +136,7 @@ class WorkLoop:
         if self._rest is not None:
             return self._rest
         if not self._are_foreseen:
-            self._facts = self.population.facts()
+            self._facts = self._store.facts()
         self._are_foreseen = False
         return decide(self._facts, self.configuration, self._explore)
 
@@ -190,18 +198,37 @@ class WorkLoop:
         self._n_waits = 0
         return True
 
+    @contextlib.contextmanager
+    def working_ahead(self) -> Iterator[None]:
+        """Go on for sure until the block ends: claim ahead, and write while work goes on.
+
+        At the end all is written, and what was claimed ahead given back.
+        """
+        with self._store.opened():
+            self.claims_ahead = True
+            try:
+                yield
+            finally:
+                self.claims_ahead = False
+                with contextlib.suppress(StorageError):  # then its lease runs out by itself
+                    self.give_back()
+
     def give_back(self) -> None:
         """Let others have a slot that was claimed ahead."""
         claim, self._claim = self._claim, None
         if claim is not None:
             self._rest = None
-            self.population.release(claim)
+            self._store.release(claim)
+
+    def later(self, task: Callable[[], object]) -> None:
+        """Do something when all that is finished is written, while work goes on."""
+        self._store.queue(task)
 
     def _commit(self, plan: Plan) -> None:
         """Store the plan."""
         if not self.configuration.asynchronous:
             self.tell(self._facts.individuals)
-        if not self.population.commit_plan(plan):
+        if not self._store.commit_plan(plan):
             return
         if not self.configuration.asynchronous:
             self._facts, self._are_foreseen = after_plan(self._facts, plan), True
@@ -223,13 +250,13 @@ class WorkLoop:
         interval = 1 if is_last else collection_interval(self._most_bytes, n_individuals)
         turn, n_since = divmod(plan.generation, interval)
         if n_since == 0 and (turn + plan.first_cohort) % n_plans == 0:
-            self.population.collect_garbage()
+            self._store.queue(self.population.collect_garbage)
 
     def _work(self, action: Train | Evaluate) -> None:
         """Claim one of the slots and work it off."""
         claim = self._take_claim()
         if claim is None:
-            claim = self.population.claim_one_of(
+            claim = self._store.claim_one_of(
                 [slot.key for slot in action.slots],
                 worker=worker_name(),
                 lease_seconds=self.configuration.lease_seconds,
@@ -242,14 +269,14 @@ class WorkLoop:
             self._rest = replace(action, slots=rest)
         lease_seconds = self.configuration.lease_seconds
         checkpoints = SlotCheckpoints(
-            self.population,
+            self._store,
             claim,
             lease_seconds=lease_seconds,
             every_seconds=self.checkpoint_seconds,
             preemption=self.preemption,
         )
         try:
-            with keep_lease(self.population, claim, lease_seconds):
+            with keep_lease(self._store, claim, lease_seconds):
                 with self.preemption.interruptible():
                     outcomes = self._outcomes(claim.slot, checkpoints)
                 ahead = self._look_ahead(claim, outcomes)
@@ -258,24 +285,17 @@ class WorkLoop:
             raise  # nothing can be written now; the lease runs out by itself
         except Preempted:
             checkpoints.save()
-            self.population.release(claim)
+            self._store.release(claim)
             raise
         except Exception:
             # With the lease lost, what was needed may be collected: that is not a failure.
-            if self.population.release(claim, failure=traceback.format_exc()):
+            if self._store.release(claim, failure=traceback.format_exc()):
                 raise
             onward = Onward(is_finished=False)
         except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
-            self.population.release(claim)
+            self._store.release(claim)
             raise
-        if onward.is_finished:
-            self._go_on(onward, ahead)
-        else:
-            _logger.warning(
-                "The lease on %s ran out before its work was done; another worker has it now and "
-                "this result is dropped. Raise lease_seconds if this happens often.",
-                claim.slot.key,
-            )
+        self._go_on(claim, onward, ahead)
 
     def _take_claim(self) -> Claim | None:
         """The claim made ahead, if it is still held: nobody renews it before its work begins."""
@@ -284,7 +304,7 @@ class WorkLoop:
         is_fresh = time.monotonic() < self._claimed_at + lease_seconds / RENEWALS_PER_LEASE
         if claim is None or is_fresh:
             return claim
-        return claim if self.population.renew(claim, lease_seconds=lease_seconds) else None
+        return claim if self._store.renew(claim, lease_seconds=lease_seconds) else None
 
     def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> _Ahead:
         """What is known to be when this slot is finished."""
@@ -310,7 +330,7 @@ class WorkLoop:
             rest = () if self._rest is None else self._rest.slots
             keys = [slot.key for slot in rest] if plan is None else plan.slot_keys
         self._claimed_at = time.monotonic()
-        onward = self.population.finish_and_go_on(
+        onward = self._store.finish_and_go_on(
             claim,
             outcomes,
             plan=plan,
@@ -322,9 +342,12 @@ class WorkLoop:
             self._rest = None
         return onward
 
-    def _go_on(self, onward: Onward, ahead: _Ahead) -> None:
-        """Know what has been stored."""
-        if ahead.facts is None:
+    def _go_on(self, claim: Claim, onward: Onward, ahead: _Ahead) -> None:
+        """Know what has been stored, or will be."""
+        if not onward.is_finished:
+            warn_of_lost_lease(claim)
+            return
+        if ahead.facts is None or self._store.is_doubtful:
             return
         self._facts, self._are_foreseen = ahead.facts, is_round_finished(ahead.facts)
         if ahead.plan is None:

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from optuna_esgd.engine.individual import Claim
-from optuna_esgd.engine.ports import Population
+from optuna_esgd.engine.individual import Claim, SlotKey
 from optuna_esgd.engine.snapshot import Snapshot
 from optuna_esgd.genome.codec import decode, encode
 from optuna_esgd.trainer.progress import State
@@ -90,6 +89,18 @@ class Checkpoints(Protocol):
         ...
 
 
+class CheckpointStore(Protocol):
+    """The part of ``engine.ports.Population`` that keeps checkpoints."""
+
+    def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
+        """Keep how far the slot's work has come; False if the claim is lost."""
+        ...
+
+    def read_checkpoint(self, key: SlotKey) -> Snapshot | None:
+        """What was last saved of the slot's work; None if nothing was."""
+        ...
+
+
 class SlotCheckpoints:
     """Saves a slot's progress: every so many seconds, and when the worker is asked to stop.
 
@@ -103,7 +114,7 @@ class SlotCheckpoints:
 
     def __init__(
         self,
-        population: Population,
+        population: CheckpointStore,
         claim: Claim,
         *,
         lease_seconds: float,

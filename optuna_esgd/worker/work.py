@@ -7,11 +7,12 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import optuna
 
 from optuna_esgd.engine.actions import Stop, Train
-from optuna_esgd.errors import EsgdError, StorageError
+from optuna_esgd.errors import EsgdError
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
@@ -51,14 +52,12 @@ def work(
     """
     loop = trainer.open(study)
     loop.preemption, loop.checkpoint_seconds = preemption, checkpoint_seconds
-    loop.claims_ahead = True
-    try:
-        with _sparing_the_collector():
-            return _work(trainer, study, loop)
-    finally:
-        loop.claims_ahead = False
-        with contextlib.suppress(StorageError):  # then its lease runs out by itself
-            loop.give_back()
+    with _sparing_the_collector():
+        with loop.working_ahead():
+            is_done = _work(trainer, study, loop)
+        if is_done:
+            _show_the_rest(trainer, study, loop)
+    return is_done
 
 
 def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
@@ -66,7 +65,6 @@ def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
     while not loop.preemption.is_requested:
         action = loop.decide()
         if isinstance(action, Stop):
-            _show_the_rest(trainer, study, loop)
             return True
         try:
             loop.act(action)
@@ -78,7 +76,7 @@ def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
             # The slot counts it, and after max_tries births stand: go on with the next.
             _logger.exception("Work on a slot failed; it is given back.")
         if isinstance(action, Train):
-            trainer.show_finished(study)
+            loop.later(partial(trainer.show_finished, study))
         if time.monotonic() > looked_at + loop.configuration.lease_seconds:
             looked_at = time.monotonic()
             _fail_lost_trials(study, loop)

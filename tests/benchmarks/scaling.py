@@ -81,11 +81,10 @@ def _train(
     population = SqlPopulation(open_database(url), uuid, configuration.to_json())
     workshop = SleepingWorkshop(Load(mean_seconds=seconds, spread=0.0))
     loop = WorkLoop(population, configuration, explore_nothing, workshop)
-    loop.claims_ahead = True
     population.facts()
     pipe.send(None)
     pipe.recv()
-    with counting() as counter:
+    with counting() as counter, loop.working_ahead():
         while loop.act(loop.decide()):
             pass
     pipe.send((workshop.busy_seconds, counter.n_statements, time.process_time()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +14,15 @@ import pytest
 
 from optuna_esgd.engine.actions import Action, Stop
 from optuna_esgd.engine.configuration import Configuration, Settings
-from optuna_esgd.engine.individual import Facts, Individual, Reference
-from optuna_esgd.engine.ports import Population
+from optuna_esgd.engine.explore import explore_nothing
+from optuna_esgd.engine.individual import Claim, Facts, Individual, Reference
+from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Value
+from optuna_esgd.store import write_behind
 from optuna_esgd.store.memory import MemoryPopulation
+from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.testing.examples import example_snapshot
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
@@ -62,6 +67,7 @@ class Watched(WorkLoop):
     def decide(self) -> Action:
         if self._are_foreseen:
             self.n_foreseen += 1
+            self._store.settle()
             _check(self._facts, self.population)
         return super().decide()
 
@@ -124,29 +130,110 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     return made
 
 
-@pytest.mark.parametrize("claims_ahead", [False, True])
+@pytest.mark.parametrize("is_ahead", [False, True])
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize(("cohort_size", "n_rounds"), [(4, 1), (2, 1), (1, 2)])
 def test_foreseen_facts_are_those_that_are_read(
-    make: Make, claims_ahead: bool, n_workers: int, cohort_size: int, n_rounds: int
+    make: Make, is_ahead: bool, n_workers: int, cohort_size: int, n_rounds: int
 ) -> None:
     configuration = _configure(cohort_size, n_rounds)
     population = make(configuration)
     loops = [Watched(population, configuration, _explore, Workshop()) for _ in range(n_workers)]
-    for loop in loops:
-        loop.claims_ahead = claims_ahead
-    turns = stream(1, n_workers, "turns")
-    running = list(loops)
-    while running:  # whoever's turn it is
-        loop = running[turns.integers(len(running))]
-        action = loop.decide()
-        if isinstance(action, Stop):
-            running.remove(loop)
-        loop.act(action)
+    _take_turns(loops, is_ahead=is_ahead)
     assert sum(loop.n_foreseen for loop in loops) >= 3 * (1 + n_rounds)
+    assert _ends(population) == _ends_alone(configuration)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+@pytest.mark.parametrize(("cohort_size", "n_rounds"), [(4, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_follows_from_slots_that_others_took_is_not_committed(
+    make: Make,
+    seed: int,
+    n_workers: int,
+    cohort_size: int,
+    n_rounds: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Leases run out at any moment: before a slot is worked on, and while it is written."""
+    monkeypatch.setattr(write_behind, "_SHORT_SECONDS", 0.0)
+    write = WriteBehind._write
+
+    def write_slowly(self: WriteBehind, *arguments: Any) -> bool:
+        time.sleep(0.003)
+        return write(self, *arguments)
+
+    monkeypatch.setattr(WriteBehind, "_write", write_slowly)
+    configuration = _configure(cohort_size, n_rounds)
+    population = make(configuration)
+    thefts = stream(seed, n_workers, "thefts")
+
+    def steal() -> None:
+        claimed = [slot for slot in population.slots() if slot.state == "claimed"]
+        if not claimed or thefts.random() < 0.7:
+            return
+        slot = claimed[thefts.integers(len(claimed))]
+        mine = Claim(slot=slot, attempt=slot.attempt, worker="")
+        if not population.renew(mine, lease_seconds=-1.0):  # it has just been finished
+            return
+        theirs = population.claim(slot.key, worker="thief", lease_seconds=60)
+        if theirs is not None and thefts.random() < 0.5:
+            population.release(theirs)
+        elif theirs is not None:
+            numbers = [Reference(*slot.key[:2], number) for number in slot.numbers]
+            everyone = population.individuals(generation=slot.key.generation)
+            members = [one for one in everyone if one.reference in numbers]
+            train = slot.key.round == 0
+            shop = Workshop()
+            ended = (
+                shop.train(members, Unsaved()) if train else shop.evaluate(members, best_fitness=0)
+            )
+            assert population.finish(theirs, ended)
+
+    loops = [
+        WorkLoop(population, configuration, explore_nothing, Workshop()) for _ in range(n_workers)
+    ]
+    _take_turns(loops, is_ahead=True, between=steal)
+    assert _ends(population) == _ends_alone(configuration, explore_nothing)
+    assert all(slot.state == "finished" for slot in population.slots())
+
+
+class Unsaved:
+    """No checkpoints."""
+
+    def load(self) -> None:
+        """There is none."""
+
+    def epoch_done(self, state: object) -> None:
+        """Nothing is saved."""
+
+
+def _take_turns(
+    loops: Sequence[WorkLoop], *, is_ahead: bool, between: Callable[[], None] = lambda: None
+) -> None:
+    turns = stream(1, len(loops), "turns")
+    running = list(loops)
+    with contextlib.ExitStack() as stack:
+        for loop in loops if is_ahead else ():
+            stack.enter_context(loop.working_ahead())
+        while running:  # whoever's turn it is
+            loop = running[turns.integers(len(running))]
+            action = loop.decide()
+            if isinstance(action, Stop):
+                running.remove(loop)
+            between()
+            loop.act(action)
+
+
+def _ends(population: Population) -> dict[Reference, tuple[float | None, tuple[Reference, ...]]]:
+    return {one.reference: (one.fitness, one.parents) for one in population.individuals()}
+
+
+def _ends_alone(
+    configuration: Configuration, explore: Explore = _explore
+) -> dict[Reference, tuple[float | None, tuple[Reference, ...]]]:
     alone = MemoryPopulation(configuration.to_json())
-    single = WorkLoop(alone, configuration, _explore, Workshop())
+    single = WorkLoop(alone, configuration, explore, Workshop())
     while single.act(single.decide()):
         pass
-    names = {one.reference: (one.fitness, one.parents) for one in alone.individuals()}
-    assert names == {one.reference: (one.fitness, one.parents) for one in population.individuals()}
+    return _ends(alone)

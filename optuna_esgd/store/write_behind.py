@@ -1,0 +1,305 @@
+"""Writing what became of a slot while the next one is worked on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from optuna_esgd.engine.individual import (
+    Claim,
+    Facts,
+    Individual,
+    Onward,
+    Plan,
+    Reference,
+    Slot,
+    SlotKey,
+)
+from optuna_esgd.engine.ports import Population
+from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.errors import StorageError
+from optuna_esgd.store.lease import keep_lease
+
+_logger = logging.getLogger(__name__)
+
+# Where a slot takes less, two threads that take turns in Python are no faster than one.
+_SHORT_SECONDS = 0.03
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """What is being written, and the claim that has been answered meanwhile.
+
+    Attributes:
+        done: Whether it was written as answered.
+        claim: To go on with.
+        is_new: Whether the claim is made by what is being written; else it was made before.
+    """
+
+    done: Future[bool]
+    claim: Claim
+    is_new: bool
+
+
+class WriteBehind:
+    """One worker's way to a population: slots are finished in a thread, one after the other.
+
+    ``finish_and_go_on`` answers what will be if the slot is still the caller's, which it almost
+    always is. Everything else that is asked or written waits until that is written. So what a
+    worker reads is never older than what it has done, at most one slot is finished and not yet
+    written, and if the process dies then, its lease runs out like that of any other.
+
+    An answer can turn out wrong in one way only: the lease was lost. Then the claim it gave does
+    not exist either, and is refused as if it were lost; what was concluded from it is doubtful.
+
+    Args:
+        population: Where to.
+
+    Attributes:
+        population: As given; who uses it directly does not wait.
+        is_doubtful: Whether something was not written as answered since the facts were read.
+    """
+
+    def __init__(self, population: Population) -> None:
+        self.population = population
+        self.is_doubtful = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: _Writing | None = None
+        self._queued: list[Future[object]] = []
+        self._void: Claim | None = None
+        self._answered_at = -math.inf  # by the monotonic clock
+        self._is_short = False
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Write behind until the block ends; outside of it everything is written at once.
+
+        Raises:
+            Exception: What was queued last raised it, and nobody has been told so far.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="esgd-writing") as thread:
+            self._thread, self._queued = thread, []
+            try:
+                yield
+            finally:
+                self._thread = None
+        self.settle()
+        self._raise_what_was_raised()
+
+    def settle(self) -> None:
+        """Wait until what was answered is written.
+
+        Raises:
+            StorageError: It could not be written.
+        """
+        writing = self._writing
+        if writing is not None:
+            is_written = False
+            try:
+                is_written = writing.done.result()
+            finally:
+                if writing.done.done():  # else the wait was interrupted
+                    self._writing = None
+                    if not is_written:
+                        self.is_doubtful = True
+                        self._void = writing.claim if writing.is_new else None
+
+    def queue(self, task: Callable[[], object]) -> None:
+        """Do something after what is being written, while work goes on if that takes a while.
+
+        Raises:
+            Exception: This task, or one before.
+        """
+        self._raise_what_was_raised()
+        if self._thread is None or self._is_short:
+            self.settle()
+            task()
+        else:
+            self._queued.append(self._thread.submit(task))
+
+    def _raise_what_was_raised(self) -> None:
+        """Not in the middle of a slot's work, which has nothing to do with it."""
+        ended = [one for one in self._queued if one.done()]
+        self._queued = [one for one in self._queued if one not in ended]
+        for one in ended:
+            one.result()
+
+    def finish_and_go_on(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        *,
+        plan: Plan | None,
+        keys: Sequence[SlotKey],
+        lease_seconds: float,
+    ) -> Onward:
+        """As ``Population.finish_and_go_on``; where work goes on, before it is written.
+
+        A plan and a claim that follow from what turned out wrong are left out.
+        """
+        self._is_short = time.monotonic() < self._answered_at + _SHORT_SECONDS
+        try:
+            return self._finish_and_go_on(claim, outcomes, plan, keys, lease_seconds)
+        finally:
+            self._answered_at = time.monotonic()
+
+    def _finish_and_go_on(
+        self,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        plan: Plan | None,
+        keys: Sequence[SlotKey],
+        lease_seconds: float,
+    ) -> Onward:
+        if self._is_void(claim):
+            return Onward(is_finished=False)
+        if self.is_doubtful:
+            plan, keys = None, ()
+        if self._thread is not None and keys and not self._is_short:
+            following = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
+            if following is not None:
+                keeping = ExitStack()  # from now on, however long the thread is busy
+                keeping.enter_context(keep_lease(self, claim, lease_seconds))
+                write = partial(self._write, keeping, claim, outcomes, plan, lease_seconds)
+                is_new = plan is not None
+                done = self._thread.submit(write, following if is_new else None)
+                self._writing = _Writing(done, following, is_new)
+                return Onward(is_finished=True, is_planned=is_new, claim=following)
+            keys = ()
+        return self.population.finish_and_go_on(
+            claim, outcomes, plan=plan, keys=keys, lease_seconds=lease_seconds
+        )
+
+    def _is_void(self, claim: Claim) -> bool:
+        """Whether a claim was answered that then was not made; another may look the same."""
+        self.settle()
+        return claim is self._void
+
+    def _claim_ahead(
+        self, worker: str, plan: Plan | None, keys: Sequence[SlotKey], lease_seconds: float
+    ) -> Claim | None:
+        """The claim to go on with: that of a new plan's first slot is known before it is made."""
+        if plan is None:
+            return self.population.claim_one_of(keys, worker=worker, lease_seconds=lease_seconds)
+        key = min(keys)
+        numbers = plan.cohorts[list(plan.slot_keys).index(key)]
+        slot = Slot(
+            key=key, numbers=tuple(numbers), state="claimed", is_claimable=False, attempt=1
+        )
+        return Claim(slot=slot, attempt=1, worker=worker)
+
+    def _write(
+        self,
+        keeping: ExitStack,
+        claim: Claim,
+        outcomes: Sequence[Outcome],
+        plan: Plan | None,
+        lease_seconds: float,
+        following: Claim | None,
+    ) -> bool:
+        """Finish the slot, in the thread; whether all became as it was answered.
+
+        Args:
+            keeping: Keeps the lease on the slot.
+            claim: On the slot.
+            outcomes: Of its individuals.
+            plan: What comes next, with ``following`` as the claim on its first slot.
+            lease_seconds: Of that claim.
+            following: None where the claim to go on with is made already.
+        """
+        try:
+            with keeping:
+                onward = self.population.finish_and_go_on(
+                    claim,
+                    outcomes,
+                    plan=plan,
+                    keys=() if following is None else (following.slot.key,),
+                    lease_seconds=lease_seconds,
+                )
+        except StorageError:
+            raise
+        except Exception:
+            _logger.exception("The outcome of %s cannot be stored.", claim.slot.key)
+            self.population.release(claim, failure=traceback.format_exc())
+            return False
+        if not onward.is_finished:
+            warn_of_lost_lease(claim)
+            return False
+        return following is None or (
+            onward.claim is not None and onward.claim.attempt == following.attempt
+        )
+
+    def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
+        """Prolong a lease; nothing is to be done for one that is still being made."""
+        writing = self._writing
+        is_to_come = writing is not None and writing.is_new and not writing.done.done()
+        if writing is not None and is_to_come and claim is writing.claim:
+            return True
+        return claim is not self._void and self.population.renew(
+            claim, lease_seconds=lease_seconds
+        )
+
+    def facts(self) -> Facts:
+        """See ``Population``; after this nothing is doubtful."""
+        self.settle()
+        self._raise_what_was_raised()
+        self.is_doubtful = False
+        return self.population.facts()
+
+    def commit_plan(self, plan: Plan) -> bool:
+        """See ``Population``."""
+        self.settle()
+        return self.population.commit_plan(plan)
+
+    def claim_one_of(
+        self, keys: Sequence[SlotKey], *, worker: str, lease_seconds: float
+    ) -> Claim | None:
+        """See ``Population``."""
+        self.settle()
+        return self.population.claim_one_of(keys, worker=worker, lease_seconds=lease_seconds)
+
+    def release(self, claim: Claim, *, failure: str | None = None) -> bool:
+        """See ``Population``."""
+        return not self._is_void(claim) and self.population.release(claim, failure=failure)
+
+    def save_checkpoint(self, claim: Claim, state: Snapshot, *, lease_seconds: float) -> bool:
+        """See ``Population``."""
+        return not self._is_void(claim) and self.population.save_checkpoint(
+            claim, state, lease_seconds=lease_seconds
+        )
+
+    def read_checkpoint(self, key: SlotKey) -> Snapshot | None:
+        """See ``Population``."""
+        self.settle()
+        return self.population.read_checkpoint(key)
+
+    def individuals(self, *, generation: int | None = None) -> Sequence[Individual]:
+        """See ``Population``."""
+        self.settle()
+        return self.population.individuals(generation=generation)
+
+    def read_weights(self, reference: Reference) -> Snapshot:
+        """See ``Population``."""
+        self.settle()
+        return self.population.read_weights(reference)
+
+    def read_optimizer_state(self, reference: Reference) -> Snapshot | None:
+        """See ``Population``."""
+        self.settle()
+        return self.population.read_optimizer_state(reference)
+
+
+def warn_of_lost_lease(claim: Claim) -> None:
+    """Say that somebody else has the slot now."""
+    _logger.warning(
+        "The lease on %s ran out before its work was done; another worker has it now and this "
+        "result is dropped. Raise lease_seconds if this happens often.",
+        claim.slot.key,
+    )
