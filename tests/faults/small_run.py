@@ -15,6 +15,7 @@ from torch import nn
 import optuna_esgd as esgd
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.species import SGD
+from optuna_esgd.store import write_behind
 from optuna_esgd.store.opening import find_population
 from optuna_esgd.store.verification import verify, verify_trials
 from optuna_esgd.trainer.preemption import Preemption
@@ -89,9 +90,15 @@ def run(
     return study
 
 
-def run_worker(url: Any) -> None:
-    """As a worker does, who claims first and makes trials later."""
+def run_worker(url: Any, *, writes_behind: bool = False) -> None:
+    """As a worker does, who claims first and makes trials later.
+
+    Args:
+        url: Of the database.
+        writes_behind: Whether slots are written while work goes on, however short it is.
+    """
     prepare()
+    write_behind._SHORT_SECONDS = 0.0 if writes_behind else math.inf
     study = open_study(url)
     trainer = esgd.ESGDTrainer(Parabola(), species=SPECIES, cohort_size=2, device="cpu")
     assert work(trainer, study, checkpoint_seconds=math.inf, preemption=Preemption())

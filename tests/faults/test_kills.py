@@ -49,18 +49,21 @@ def test_killed_at_a_commit_of_sqlite(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(_PARTS))
+@pytest.mark.parametrize("writes_behind", [False, True])
 def test_a_worker_killed_at_a_commit_of_sqlite(
     part: int,
+    writes_behind: bool,
     tmp_path: Path,
     undisturbed: list[tuple[object, ...]],
     closed_connections: Callable[[], None],
 ) -> None:
     """It finishes a slot, stores the next plan and claims a slot at once, or nothing of it."""
     with counting(_SQLITE_POINTS) as counter:
-        run_worker(f"sqlite:///{tmp_path}/counted.db")
+        run_worker(f"sqlite:///{tmp_path}/counted.db", writes_behind=writes_behind)
     for point in sampled(counter.n_points, 2)[part::_PARTS]:
         url = f"sqlite:///{tmp_path}/{point}.db"
-        end(start(serve_until, url, _SQLITE_POINTS, point), exitcode=KILLED)
+        worker = start(serve_until, url, _SQLITE_POINTS, point, writes_behind)
+        end(worker, exitcode=KILLED)
         expire_leases(url)
         end(start(work, url))
         assert result(open_study(url)) == undisturbed, point

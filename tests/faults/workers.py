@@ -46,10 +46,10 @@ def work_until(url: str, points: Points, deadly: int) -> None:
         run(url)
 
 
-def serve_until(url: str, points: Points, deadly: int) -> None:
+def serve_until(url: str, points: Points, deadly: int, writes_behind: bool) -> None:
     """As ``work_until``, by a worker that makes trials for what it has finished."""
     with counting(points, deadly=deadly):
-        run_worker(url)
+        run_worker(url, writes_behind=writes_behind)
 
 
 def work_with_a_break(url: str, pipe: Connection) -> None:
