@@ -6,13 +6,34 @@ import argparse
 import os
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.worker.environment import STORAGE_VARIABLE, STORE_VARIABLE
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
     """A study that is there: its database, its name, and where its weights are."""
-    parser.add_argument("url", help="database URL of the study")
+    add_url(parser, of="the study")
     parser.add_argument("--study", required=True, help="study name")
-    parser.add_argument("--store", help="database URL of the weights, if it is another one")
+
+
+def add_url(parser: argparse.ArgumentParser, *, of: str) -> None:
+    """A database that is there, and that of the weights.
+
+    Args:
+        parser: Of the command.
+        of: What is in the database.
+    """
+    parser.add_argument(
+        "url", nargs="?", help=f"database URL of {of} (default: the variable ESGD_STORAGE)"
+    )
+    parser.add_argument("--storage", metavar="URL", help="the same, as other commands name it")
+    _add_store(parser)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        help="database URL of the weights, if it is another one (or the variable ESGD_STORE)",
+    )
 
 
 def add_trainer(parser: argparse.ArgumentParser, *, study: str) -> None:
@@ -27,10 +48,7 @@ def add_trainer(parser: argparse.ArgumentParser, *, study: str) -> None:
         "--storage", help="database URL of the study (default: the variable ESGD_STORAGE)"
     )
     parser.add_argument("--study", required=True, help=study)
-    parser.add_argument(
-        "--store",
-        help="database URL of the weights, if it is another one (or the variable ESGD_STORE)",
-    )
+    _add_store(parser)
     parser.add_argument("--device", help="where to train, e.g. cuda:0 (default: GPUs, or the CPU)")
 
 
@@ -38,12 +56,15 @@ def storage_of(parsed: argparse.Namespace) -> str:
     """The study's database: as given, or from the environment.
 
     Raises:
-        ConfigurationError: It is in neither.
+        ConfigurationError: It is in neither, or was given twice.
     """
-    from optuna_esgd.worker.loading import STORAGE_VARIABLE  # noqa: PLC0415 - torch when needed
-
-    storage: str | None = parsed.storage or os.environ.get(STORAGE_VARIABLE)
-    if storage is None:
+    given = {one for one in (parsed.storage, getattr(parsed, "url", None)) if one}
+    if len(given) > 1:
+        raise ConfigurationError(
+            "Two databases were given: one URL is enough, with --storage or without."
+        )
+    storage: str | None = given.pop() if given else os.environ.get(STORAGE_VARIABLE)
+    if not storage:
         raise ConfigurationError(
             f"Name the study's database: --storage URL, or the variable {STORAGE_VARIABLE}."
         )
@@ -52,6 +73,4 @@ def storage_of(parsed: argparse.Namespace) -> str:
 
 def store_of(parsed: argparse.Namespace) -> str | None:
     """The database of the weights, if it is another one: as given, or from the environment."""
-    from optuna_esgd.worker.loading import STORE_VARIABLE  # noqa: PLC0415
-
     return parsed.store or os.environ.get(STORE_VARIABLE)

@@ -11,7 +11,7 @@ import optuna
 
 from optuna_esgd import __version__
 from optuna_esgd.cli.after import add_after_commands
-from optuna_esgd.cli.arguments import add_database
+from optuna_esgd.cli.arguments import add_database, add_url, storage_of, store_of
 from optuna_esgd.cli.compare import add_compare_command
 from optuna_esgd.cli.doctor import add_doctor_command
 from optuna_esgd.cli.workers import add_worker_commands
@@ -58,15 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(run=_export)
 
     prune = commands.add_parser("prune", help="delete what deleted studies have left behind")
-    prune.add_argument("url", help="database URL of the studies")
-    prune.add_argument("--store", help="database URL of the weights, if it is another one")
+    add_url(prune, of="the studies")
     prune.set_defaults(run=_prune)
 
     dashboard = commands.add_parser(
         "dashboard", help="serve optuna-dashboard, and a live page of the population"
     )
-    dashboard.add_argument("url", help="database URL of the studies")
-    dashboard.add_argument("--store", help="database URL of the weights, if it is another one")
+    add_url(dashboard, of="the studies")
     dashboard.add_argument("--host", default="127.0.0.1", help="address to bind to (%(default)s)")
     dashboard.add_argument(
         "--port", type=int, default=8080, help="port to listen on (%(default)s); 0: a free one"
@@ -100,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def _load_study(parsed: argparse.Namespace) -> optuna.Study:
     from optuna_esgd.store.storages import load_study  # noqa: PLC0415  (SQLAlchemy when needed)
 
-    return load_study(parsed.url, parsed.study)
+    return load_study(storage_of(parsed), parsed.study)
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -108,7 +106,7 @@ def _verify(parsed: argparse.Namespace) -> int:
     from optuna_esgd.store.verification import verify, verify_trials  # noqa: PLC0415
 
     study = _load_study(parsed)
-    population = find_population(study, store=parsed.store)
+    population = find_population(study, store=store_of(parsed))
     if population is None:
         print(f"optuna-esgd: study {parsed.study!r} has no population.", file=sys.stderr)
         return 2
@@ -131,7 +129,7 @@ def _verify(parsed: argparse.Namespace) -> int:
 def _export(parsed: argparse.Namespace) -> int:
     from optuna_esgd.trainer.results import export  # noqa: PLC0415  (torch only when needed)
 
-    path = export(_load_study(parsed), parsed.output, trial=parsed.trial, store=parsed.store)
+    path = export(_load_study(parsed), parsed.output, trial=parsed.trial, store=store_of(parsed))
     print(path)
     return 0
 
@@ -140,7 +138,7 @@ def _prune(parsed: argparse.Namespace) -> int:
     from optuna_esgd.store.pruning import prune  # noqa: PLC0415
     from optuna_esgd.store.storages import open_storage  # noqa: PLC0415
 
-    n_deleted = prune(open_storage(parsed.url), parsed.store)
+    n_deleted = prune(open_storage(storage_of(parsed)), store_of(parsed))
     print(f"Deleted {n_deleted} populations whose studies are gone.")
     return 0
 
@@ -149,8 +147,8 @@ def _dashboard(parsed: argparse.Namespace) -> int:
     from optuna_esgd.dashboard import serve  # noqa: PLC0415  (Plotly only when needed)
 
     serve(
-        parsed.url,
-        store=parsed.store,
+        storage_of(parsed),
+        store=store_of(parsed),
         host=parsed.host,
         port=parsed.port,
         is_writable=parsed.write,

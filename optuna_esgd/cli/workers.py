@@ -152,5 +152,6 @@ def _status(parsed: argparse.Namespace) -> int:
     from optuna_esgd.worker.status import show_status  # noqa: PLC0415
 
     with contextlib.suppress(KeyboardInterrupt):
-        show_status(load_study(parsed.url, parsed.study), store=parsed.store, watch=parsed.watch)
+        study = load_study(storage_of(parsed), parsed.study)
+        show_status(study, store=store_of(parsed), watch=parsed.watch)
     return 0

@@ -339,6 +339,8 @@ class ESGDTrainer:
         layout = Layout.of(model)
         for species in self.species.values():
             species.check_model(model)
+        if isinstance(self.task, SupervisedTask):
+            self.task.check_precision(model)
         check_can_move(self._mutation, model)
         self._check_direction(study)
         cohort_size, first_backend = self._cohort_size, None

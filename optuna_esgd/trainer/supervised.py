@@ -257,6 +257,40 @@ class SupervisedTask(Task):
             yield inputs, targets
             n_seen += len(targets)
 
+    def check_precision(self, model: nn.Module) -> None:
+        """Refuse examples of another floating-point type than the model's, unless it takes them.
+
+        Args:
+            model: On the CPU; its gradients are not kept.
+
+        Raises:
+            ConfigurationError: It does not.
+        """
+        device = torch.device("cpu")
+        inputs, targets = self.train.take(torch.arange(min(2, len(self.train))), device)
+        mine = {one.dtype for one in model.parameters() if one.is_floating_point()}
+        parts = {"inputs": inputs, "targets": targets}
+        others = {
+            name: part.dtype
+            for name, part in parts.items()
+            if isinstance(part, Tensor) and part.is_floating_point() and part.dtype not in mine
+        }
+        if not (mine and others):
+            return
+        try:
+            with self.autocast(device):
+                loss = self.loss(model(inputs), targets)
+            loss.backward()
+        except RuntimeError as error:
+            found = " and ".join(f"{name} are {dtype}" for name, dtype in others.items())
+            raise ConfigurationError(
+                f"The model's weights are {', '.join(map(str, mine))}, but the {found}: "
+                f"{str(error).splitlines()[0]}. Convert the examples first, e.g. "
+                "torch.as_tensor(inputs).float(), or the model, e.g. model.double()."
+            ) from None
+        finally:
+            model.zero_grad(set_to_none=True)
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context forward passes run in."""
         return torch.autocast(

@@ -18,9 +18,6 @@ from optuna_esgd.store.storages import create_storage, load_study
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.named_files import NamedFile, load_named_file
 
-# Where URLs may be given that are not to be seen in a list of processes.
-STORAGE_VARIABLE = "ESGD_STORAGE"
-STORE_VARIABLE = "ESGD_STORE"
 # What is looked for in the file that is named, and an example.
 TRAINER = ("the trainer", "train.py:trainer")
 _SAMPLER = "sampler"

@@ -12,8 +12,9 @@ from rich.console import Console
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.worker.devices import environment, share_out
+from optuna_esgd.worker.environment import STORAGE_VARIABLE, STORE_VARIABLE
 from optuna_esgd.worker.launcher import WorkerProcess
-from optuna_esgd.worker.loading import STORAGE_VARIABLE, STORE_VARIABLE, Workplace, open_workplace
+from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.progress import PopulationProgress
 from optuna_esgd.worker.signals import stopping_on_signals
 

@@ -186,12 +186,13 @@ def _work(span: Span, facts: Facts) -> str:
 def _summary(status: Status) -> Table:
     table = Table.grid(padding=(0, 2))
     numbers = status.numbers
-    of_all = "" if status.n_generations is None else f" of {status.n_generations}"
+    latest = 0 if numbers.generation is None else numbers.generation
+    of_all = "" if status.n_generations is None else f" (of 0 to {status.n_generations - 1})"
     states = ", ".join(f"{status.slots[name]} {name}" for name in ("finished", "claimed", "free"))
     doing = f"{'training' if status.round == 0 else 'evolution'}: {states} slots"
     rows = {
         "study": escape(status.study_name),
-        "generation": f"{0 if numbers.generation is None else numbers.generation}{of_all}",
+        "generation": f"{latest}{of_all}",
         "now": "all generations have finished" if status.is_over else doing,
         "individuals": str(numbers.n_individuals),
         "best of all": "-" if numbers.best_value is None else f"{numbers.best_value:.6g}",

@@ -33,6 +33,20 @@ def test_verify_finds_a_true_study_true(url: str, capsys: pytest.CaptureFixture[
     assert "True" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_the_database_may_be_named_as_for_workers(
+    command: str, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ESGD_STORAGE", raising=False)
+    assert main([command, "--storage", url, "--study", "s"]) == 0
+    assert main([command, url, "--storage", "sqlite:///other.db", "--study", "s"]) == 2
+    assert "Two databases were given" in capsys.readouterr().err
+    assert main([command, "--study", "s"]) == 2
+    assert "or the variable ESGD_STORAGE" in capsys.readouterr().err
+    monkeypatch.setenv("ESGD_STORAGE", url)
+    assert main([command, "--study", "s"]) == 0
+
+
 @pytest.mark.parametrize(
     "lie",
     [

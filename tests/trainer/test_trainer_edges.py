@@ -16,7 +16,7 @@ import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import FloatRange, IntRange
 from optuna_esgd.species import SGD, Adam, Species
-from optuna_esgd.store.opening import open_results
+from optuna_esgd.store.opening import find_population, open_results
 from optuna_esgd.store.verification import verify
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
@@ -286,3 +286,50 @@ def test_an_individual_whose_trial_was_interrupted_is_shown_by_another(
 
 def interrupt(*_arguments: object) -> None:
     raise KeyboardInterrupt
+
+
+def double(part: Tensor) -> Tensor:
+    return part.double() if part.is_floating_point() else part
+
+
+@pytest.mark.parametrize("kind", ["tensors", "dataset"])
+def test_examples_of_another_precision_are_refused_before_training(kind: str) -> None:
+    inputs, targets = (double(part) for part in examples("mlp", 0))
+    train: Any = (inputs, targets)
+    if kind == "dataset":
+        train = DataLoader(TensorDataset(inputs, targets), batch_size=8)
+    study = make_study()
+    with pytest.raises(ConfigurationError, match=r"inputs are torch\.float64.*\.float\(\)"):
+        study.optimize(esgd.ESGDTrainer(make_task(train=train)), n_trials=1)
+    assert find_population(study, None) is None
+
+
+def test_targets_of_another_precision_are_refused_before_training() -> None:
+    """The loss can be computed, but not its gradient."""
+    inputs, _ = examples("mlp", 0)
+    targets = MODELS["mlp"][0]()(inputs).detach().double()
+    task = make_task(train=(inputs, targets), loss=nn.functional.huber_loss)
+    with pytest.raises(ConfigurationError, match=r"targets are torch\.float64"):
+        make_study().optimize(esgd.ESGDTrainer(task), n_trials=1)
+
+
+def test_a_model_that_converts_its_inputs_may_have_them_as_it_likes() -> None:
+    train, validation = (
+        tuple(double(part) for part in examples("mlp", number)) for number in (0, 1)
+    )
+    task = make_task(train=train, validation=validation, model=Converting)
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    assert len(study.trials) == 4
+
+
+class Converting(nn.Module):
+    """Takes any precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = MODELS["mlp"][0]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(inputs.float())
+        return outputs

@@ -48,7 +48,7 @@ def test_before_anybody_has_finished() -> None:
         None,
         None,
     )
-    assert "of 3" in text_of(study)
+    assert "0 (of 0 to 2)" in text_of(study)
 
 
 def test_in_the_middle_of_a_run() -> None:
@@ -68,7 +68,7 @@ def test_in_the_middle_of_a_run() -> None:
     assert status.seconds_left == pytest.approx(60 * 4 / status.per_minute)
     text = text_of(study)
     assert "[red]digits" in text
-    assert "generation   1 of 3" in text
+    assert "generation   1 (of 0 to 2)" in text
     assert "1 claimed, 1 free" in text
     assert re.search(r"best .*→", text)
     assert "somebody" in text
