@@ -331,8 +331,8 @@ def _server_engine(url: sa.URL, connect_args: Mapping[str, Any]) -> sa.Engine:
         url,
         connect_args=arguments,
         isolation_level="READ COMMITTED",
-        pool_size=1,  # a second one for the moments in which a lease is renewed
-        max_overflow=63,
+        pool_size=2,  # work, and what is written behind it; a lease is renewed by a third
+        max_overflow=62,
         hide_parameters=True,
     )
     _ping_after_a_pause(engine)
