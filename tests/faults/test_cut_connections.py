@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -60,17 +61,19 @@ def work(population: Population, configuration: Configuration) -> None:
     """Work as a worker does, who claims the next slot when it finishes one."""
     workshop = SleepingWorkshop(Load(mean_seconds=0.0))
     loop = WorkLoop(population, configuration, explore_nothing, workshop)
-    loop.claims_ahead = True
-    while loop.act(loop.decide()):
-        pass
+    with loop.working_ahead():
+        while loop.act(loop.decide()):
+            pass
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("short_seconds", [0.0, math.inf])
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"])
 def test_a_connection_that_is_cut_when_going_on_goes_unnoticed(
-    kind: str, databases: Databases
+    kind: str, short_seconds: float, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if only the answer was lost: each slot is claimed once, and by this worker."""
+    monkeypatch.setattr("optuna_esgd.store.write_behind._SHORT_SECONDS", short_seconds)
     url = databases.shared(kind)
     with cutting(url) as cuts:
         work(make_population(url, _SHORT.to_json()), _SHORT)
