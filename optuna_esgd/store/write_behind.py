@@ -91,7 +91,7 @@ class WriteBehind:
             finally:
                 self._thread = None
         self.settle()
-        self._raise_what_was_raised()
+        self.check()
 
     def settle(self) -> None:
         """Wait until what was answered is written.
@@ -114,18 +114,20 @@ class WriteBehind:
     def queue(self, task: Callable[[], object]) -> None:
         """Do something after what is being written, while work goes on if that takes a while.
 
-        Raises:
-            Exception: This task, or one before.
+        What it raises meanwhile is raised by ``check``.
         """
-        self._raise_what_was_raised()
         if self._thread is None or self._is_short:
             self.settle()
             task()
         else:
             self._queued.append(self._thread.submit(task))
 
-    def _raise_what_was_raised(self) -> None:
-        """Not in the middle of a slot's work, which has nothing to do with it."""
+    def check(self) -> None:
+        """Raise what a queued task has raised: not in a slot's work, which has no part in it.
+
+        Raises:
+            Exception: The first of them.
+        """
         ended = [one for one in self._queued if one.done()]
         self._queued = [one for one in self._queued if one not in ended]
         for one in ended:
@@ -247,9 +249,9 @@ class WriteBehind:
         )
 
     def facts(self) -> Facts:
-        """See ``Population``; after this nothing is doubtful."""
+        """See ``Population``; after this nothing is doubtful. Checks what was queued."""
         self.settle()
-        self._raise_what_was_raised()
+        self.check()
         self.is_doubtful = False
         return self.population.facts()
 

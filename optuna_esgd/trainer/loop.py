@@ -221,7 +221,12 @@ class WorkLoop:
             self._store.release(claim)
 
     def later(self, task: Callable[[], object]) -> None:
-        """Do something when all that is finished is written, while work goes on."""
+        """Do something when all that is finished is written, while work goes on.
+
+        Raises:
+            Exception: This task, or one before.
+        """
+        self._store.check()
         self._store.queue(task)
 
     def _commit(self, plan: Plan) -> None:

@@ -316,6 +316,13 @@ def test_tasks_are_done_in_order_and_raise_outside_of_a_slots_work(
     with pytest.raises(ZeroDivisionError):
         store.facts()
     store.facts()
+    store.queue(lambda: 1 / 0)
+    store.queue(lambda: seen.append([]))
+    while not all(one.done() for one in store._queued):
+        time.sleep(0.01)
+    with pytest.raises(ZeroDivisionError):
+        store.check()
+    assert seen[-1] == []
 
 
 def test_when_the_block_ends_all_is_written(population: Population, gate: Gate) -> None:
