@@ -24,7 +24,7 @@ from optuna_esgd.engine.individual import (
 )
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.errors import StorageError
+from optuna_esgd.errors import EsgdError, StorageError
 from optuna_esgd.store.lease import keep_lease
 
 _logger = logging.getLogger(__name__)
@@ -46,6 +46,15 @@ class _Writing:
     done: Future[bool]
     claim: Claim
     is_new: bool
+
+    @property
+    def is_done(self) -> bool:
+        return self.done.done()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all that was answered is so."""
+        return self.is_done and self.done.exception() is None and self.done.result()
 
 
 class WriteBehind:
@@ -97,19 +106,21 @@ class WriteBehind:
         """Wait until what was answered is written.
 
         Raises:
-            StorageError: It could not be written.
+            EsgdError: It could not be written.
         """
         writing = self._writing
-        if writing is not None:
-            is_written = False
-            try:
-                is_written = writing.done.result()
-            finally:
-                if writing.done.done():  # else the wait was interrupted
-                    self._writing = None
-                    if not is_written:
-                        self.is_doubtful = True
-                        self._void = writing.claim if writing.is_new else None
+        if writing is None:
+            return
+        try:
+            writing.done.result()
+        finally:
+            # An interruption may come between any two words. Then this is done once more, as long
+            # as the last line has not been reached; and what was written is asked, not remembered.
+            if writing.is_done and not writing.is_written:
+                self._void = writing.claim if writing.is_new else None
+                self.is_doubtful = True
+            if writing.is_done:
+                self._writing = None
 
     def queue(self, task: Callable[[], object]) -> None:
         """Do something after what is being written, while work goes on if that takes a while.
@@ -128,10 +139,8 @@ class WriteBehind:
         Raises:
             Exception: The first of them.
         """
-        ended = [one for one in self._queued if one.done()]
-        self._queued = [one for one in self._queued if one not in ended]
-        for one in ended:
-            one.result()
+        while self._queued and self._queued[0].done():
+            self._queued.pop(0).result()
 
     def finish_and_go_on(
         self,
@@ -227,9 +236,11 @@ class WriteBehind:
                 )
         except StorageError:
             raise
-        except Exception:
+        except Exception as error:
             _logger.exception("The outcome of %s cannot be stored.", claim.slot.key)
             self.population.release(claim, failure=traceback.format_exc())
+            if isinstance(error, EsgdError):
+                raise
             return False
         if not onward.is_finished:
             warn_of_lost_lease(claim)
@@ -239,11 +250,16 @@ class WriteBehind:
         )
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
-        """Prolong a lease; nothing is to be done for one that is still being made."""
+        """Prolong a lease; nothing is to be done for one that is still being made.
+
+        Asked by another thread as well, at any moment.
+        """
         writing = self._writing
-        is_to_come = writing is not None and writing.is_new and not writing.done.done()
-        if writing is not None and is_to_come and claim is writing.claim:
-            return True
+        if writing is not None and writing.is_new and claim is writing.claim:
+            if not writing.is_done:
+                return True
+            if not writing.is_written:  # the one that looks the same is somebody else's
+                return False
         return claim is not self._void and self.population.renew(
             claim, lease_seconds=lease_seconds
         )
@@ -256,15 +272,17 @@ class WriteBehind:
         return self.population.facts()
 
     def commit_plan(self, plan: Plan) -> bool:
-        """See ``Population``."""
+        """See ``Population``; False for a plan that may follow from what is not so."""
         self.settle()
-        return self.population.commit_plan(plan)
+        return not self.is_doubtful and self.population.commit_plan(plan)
 
     def claim_one_of(
         self, keys: Sequence[SlotKey], *, worker: str, lease_seconds: float
     ) -> Claim | None:
-        """See ``Population``."""
+        """See ``Population``; None if these may be slots of another plan by the same name."""
         self.settle()
+        if self.is_doubtful:
+            return None
         return self.population.claim_one_of(keys, worker=worker, lease_seconds=lease_seconds)
 
     def release(self, claim: Claim, *, failure: str | None = None) -> bool:

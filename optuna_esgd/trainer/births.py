@@ -135,6 +135,12 @@ class Births:
                 reference = Reference(generation, 0, outcome.number)
                 self._trained_here[reference] = (worker, outcome)
 
+    def forget(self) -> None:
+        """Read everything again: what was learned here may not be what was stored."""
+        self._trained_here.clear()
+        self._planned.clear()
+        self._remembered = _RememberedRows(self._layout)
+
     def stand(
         self, individuals: Sequence[Individual], score: Callable[[Matrix], list[float]]
     ) -> list[Outcome]:

@@ -364,7 +364,7 @@ class ESGDTrainer:
             lambda: [one for one in store.individuals() if one.reference.round == 0],
         )
         loop = WorkLoop(store, configuration, explore, workshop)
-        loop.tell = workshop.births.learn
+        loop.tell, loop.forget = workshop.births.learn, workshop.births.forget
         return loop
 
     def _default_cohort_size(self, sampler: OptunaSampler, model: nn.Module) -> int | None:

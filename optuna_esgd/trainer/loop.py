@@ -98,6 +98,7 @@ class WorkLoop:
         claims_ahead: Whether this worker goes on after a slot for sure, and so may claim the next
             one together with finishing it. Who stops all the same calls ``give_back``.
         tell: Is told of everyone in a generation when one of its rounds has ended.
+        forget: Is called when some of what was told, or trained here, may not be what is stored.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class WorkLoop:
         self._claim: Claim | None = None
         self._claimed_at = 0.0  # by the monotonic clock, at the latest
         self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
+        self.forget: Callable[[], None] = lambda: None
         self._n_waits = 0
         self._facts = Facts()
         self._are_foreseen = False
@@ -133,12 +135,20 @@ class WorkLoop:
         facts that follow from what this worker has just committed are not read, but used once: if
         others were faster, what they lead to is refused.
         """
+        if self._store.is_doubtful:
+            self._begin_anew()
         if self._rest is not None:
             return self._rest
         if not self._are_foreseen:
             self._facts = self._store.facts()
         self._are_foreseen = False
         return decide(self._facts, self.configuration, self._explore)
+
+    def _begin_anew(self) -> None:
+        """Somebody else has finished what was taken for this worker's: perhaps in another way."""
+        self.give_back()
+        self._rest, self._are_foreseen = None, False
+        self.forget()
 
     def next_individual(
         self, trial_number: int, stand_by: Callable[[], None]
@@ -208,6 +218,7 @@ class WorkLoop:
             self.claims_ahead = True
             try:
                 yield
+                self._store.settle()
             finally:
                 self.claims_ahead = False
                 with contextlib.suppress(StorageError):  # then its lease runs out by itself
@@ -296,7 +307,8 @@ class WorkLoop:
             # With the lease lost, what was needed may be collected: that is not a failure.
             if self._store.release(claim, failure=traceback.format_exc()):
                 raise
-            onward = Onward(is_finished=False)
+            warn_of_lost_lease(claim)
+            return
         except BaseException:  # Ctrl-C, SystemExit: not the slot's fault
             self._store.release(claim)
             raise
@@ -351,6 +363,7 @@ class WorkLoop:
         """Know what has been stored, or will be."""
         if not onward.is_finished:
             warn_of_lost_lease(claim)
+            self._rest = None
             return
         if ahead.facts is None or self._store.is_doubtful:
             return

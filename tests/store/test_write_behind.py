@@ -13,7 +13,7 @@ import pytest
 from optuna_esgd.engine.individual import Claim, Onward, Plan, Reference, SlotKey
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.errors import StorageError, WeightsNotFoundError
+from optuna_esgd.errors import ConfigurationError, StorageError, WeightsNotFoundError
 from optuna_esgd.store import write_behind
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.store.sql import SqlPopulation
@@ -267,6 +267,16 @@ def test_an_outcome_that_cannot_be_stored_counts_as_a_failure(
     assert store.is_doubtful
 
 
+def test_what_ends_a_worker_elsewhere_does_so_here(store: WriteBehind, gate: Gate) -> None:
+    gate.error = ConfigurationError("out of cheese")
+    finish_both(store)
+    gate.open()
+    with pytest.raises(ConfigurationError, match="cheese"):
+        store.settle()
+    slot = store.population.slots()[1]
+    assert (slot.state, slot.n_failures) == ("free", 1)
+
+
 def test_a_database_that_fails_is_told_of_once_whatever_is_asked_next(
     store: WriteBehind, gate: Gate
 ) -> None:
@@ -349,16 +359,28 @@ def test_outside_of_a_block_everything_is_done_at_once(population: Population) -
     assert done == ["MainThread"]
 
 
+@pytest.mark.parametrize("is_written", [False, True])
+@pytest.mark.parametrize("is_after_the_wait", [False, True])
 def test_a_wait_that_is_interrupted_goes_on_later(
-    store: WriteBehind, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    store: WriteBehind,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    is_written: bool,
+    is_after_the_wait: bool,
 ) -> None:
-    finish_both(store)
+    """Also in the moment in which it ends."""
+    answered = finish_both(store)
+    if not is_written:
+        steal(store.population, SECOND)
     assert store._writing is not None
     done = store._writing.done
     result = done.result
 
     def interrupted(timeout: float | None = None) -> bool:
         monkeypatch.setattr(done, "result", result)
+        if is_after_the_wait:
+            gate.open()
+            result(timeout)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(done, "result", interrupted)
@@ -366,8 +388,67 @@ def test_a_wait_that_is_interrupted_goes_on_later(
         store.settle()
     gate.open()
     store.settle()
-    assert len(states(store.population)) == 4
-    assert not store.is_doubtful
+    assert store.is_doubtful != is_written
+    assert len(states(store.population)) == (4 if is_written else 2)
+    assert store.release(answered) == is_written
+
+
+def test_a_doubt_that_is_interrupted_is_not_lost(gate: Gate, population: Population) -> None:
+    class Interrupted(WriteBehind):
+        """Interrupted as soon as it doubts."""
+
+        n_interruptions = 0
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "is_doubtful" and value and not self.n_interruptions:
+                self.n_interruptions += 1
+                raise KeyboardInterrupt
+
+    store = Interrupted(population)
+    with store.opened():
+        answered = finish_both(store)
+        thief = steal(population, SECOND)
+        assert population.finish(thief, example_outcomes(thief))
+        assert population.commit_plan(example_plan(1))
+        theirs = population.claim(NEXT, worker="thief", lease_seconds=60)
+        assert theirs is not None
+        gate.open()
+        with pytest.raises(KeyboardInterrupt):
+            store.settle()
+        assert not store.release(answered)
+    assert population.finish(theirs, example_outcomes(theirs))
+
+
+def test_the_claim_of_somebody_else_is_not_renewed_before_anybody_has_looked(
+    store: WriteBehind, gate: Gate
+) -> None:
+    answered = finish_both(store)
+    population = store.population
+    thief = steal(population, SECOND)
+    assert population.finish(thief, example_outcomes(thief))
+    assert population.commit_plan(example_plan(1))
+    assert population.claim(NEXT, worker="thief", lease_seconds=0.05)
+    gate.open()
+    assert store._writing is not None
+    while not store._writing.is_done:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert not store.renew(answered, lease_seconds=60)
+    assert population.claim(NEXT, worker="third", lease_seconds=60) is not None
+
+
+def test_slots_of_another_plan_are_not_claimed(store: WriteBehind, gate: Gate) -> None:
+    finish_both(store)
+    population = store.population
+    thief = steal(population, SECOND)
+    assert population.finish(thief, example_outcomes(thief))
+    assert population.commit_plan(example_plan(1))
+    gate.open()
+    assert store.claim_one_of([NEXT], worker="me", lease_seconds=60) is None
+    assert not store.commit_plan(example_plan(2))
+    store.facts()
+    assert store.claim_one_of([NEXT], worker="me", lease_seconds=60) is not None
 
 
 def test_outcomes_are_what_would_have_been_written(store: WriteBehind, gate: Gate) -> None:

@@ -18,6 +18,7 @@ from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Claim, Facts, Individual, Reference
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
+from optuna_esgd.evolution.fitness import clean_fitness
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Value
 from optuna_esgd.store import write_behind
@@ -73,7 +74,8 @@ class Watched(WorkLoop):
 
 
 def _draw(one: Individual) -> float:
-    return float(stream(0, *one.reference, "fitness").normal())
+    """Different for whoever has other parents."""
+    return float(stream(0, *one.reference, "fitness", str(one.parents)).normal())
 
 
 def _explore(
@@ -146,16 +148,20 @@ def test_foreseen_facts_are_those_that_are_read(
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize(("cohort_size", "n_rounds"), [(4, 1), (2, 1), (1, 2)])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("seed", "ends_alike"), [(0, True), (1, True), (2, False), (3, False)])
 def test_what_follows_from_slots_that_others_took_is_not_committed(
     make: Make,
     seed: int,
     n_workers: int,
     cohort_size: int,
     n_rounds: int,
+    ends_alike: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Leases run out at any moment: before a slot is worked on, and while it is written."""
+    """Leases run out at any moment: before a slot is worked on, and while it is written.
+
+    Whoever took it ends it like everybody else, or in another way: then what follows differs.
+    """
     monkeypatch.setattr(write_behind, "_SHORT_SECONDS", 0.0)
     write = WriteBehind._write
 
@@ -188,14 +194,26 @@ def test_what_follows_from_slots_that_others_took_is_not_committed(
             ended = (
                 shop.train(members, Unsaved()) if train else shop.evaluate(members, best_fitness=0)
             )
+            if not ends_alike:
+                ended = [replace(one, fitness=one.fitness + 1) for one in ended]
             assert population.finish(theirs, ended)
 
     loops = [
         WorkLoop(population, configuration, explore_nothing, Workshop()) for _ in range(n_workers)
     ]
     _take_turns(loops, is_ahead=True, between=steal)
-    assert _ends(population) == _ends_alone(configuration, explore_nothing)
     assert all(slot.state == "finished" for slot in population.slots())
+    if ends_alike:
+        assert _ends(population) == _ends_alone(configuration, explore_nothing)
+    for one in population.individuals():
+        shop = Workshop()
+        [ended] = (
+            shop.evaluate([one], best_fitness=0)
+            if one.reference.round
+            else shop.train([replace(one, birth_fitness=None)], Unsaved())
+        )
+        offset = 1 if one.worker == "thief" and not ends_alike else 0
+        assert one.fitness == clean_fitness(ended.fitness + offset), "by whom it was not planned"
 
 
 class Unsaved:

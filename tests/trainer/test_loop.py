@@ -14,8 +14,9 @@ import pytest
 from optuna_esgd.engine.actions import Commit, Stop, Train
 from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.engine.explore import explore_nothing
-from optuna_esgd.engine.individual import Facts, Individual
+from optuna_esgd.engine.individual import Facts, Individual, Onward
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
+from optuna_esgd.errors import StorageError
 from optuna_esgd.store.lease import keep_lease
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.trainer.loop import WorkLoop
@@ -82,6 +83,42 @@ def test_work_whose_lease_was_lost_is_dropped(caplog: pytest.LogCaptureFixture) 
         loop.act(Train(begin(loop).slots[:1]))
     assert "ran out before its work was done" in caplog.text
     assert all(one.fitness is None for one in loop.population.individuals())
+
+
+def test_work_that_raises_after_its_lease_was_lost_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it needed may have been collected meanwhile."""
+
+    def too_late(individuals: Sequence[Individual]) -> list[Outcome]:
+        key = next(s.key for s in loop.population.slots() if s.state == "claimed")
+        loop.population._slots[key].lease_until = 0.0
+        assert loop.population.claim(key, worker="thief", lease_seconds=60)
+        raise ValueError("out of cheese")
+
+    loop = make_loop(too_late)
+    with caplog.at_level(logging.WARNING):
+        loop.act(Train(begin(loop).slots[:1]))
+    assert "ran out before its work was done" in caplog.text
+    assert all(slot.n_failures == 0 for slot in loop.population.slots())
+
+
+def test_a_write_that_failed_last_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked to stop asks the database for nothing after it."""
+
+    def full(self: MemoryPopulation, *_: object, **options: object) -> Onward:
+        raise StorageError("The disk is full.")
+
+    monkeypatch.setattr("optuna_esgd.store.write_behind._SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(MemoryPopulation, "finish_and_go_on", full)
+    loop = make_loop()
+
+    def work() -> None:
+        with loop.working_ahead():
+            loop.act(begin(loop))
+
+    with pytest.raises(StorageError, match="full"):
+        work()
 
 
 def test_an_interruption_gives_the_slot_back_without_counting() -> None:
