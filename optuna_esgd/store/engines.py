@@ -23,6 +23,7 @@ _logger = logging.getLogger(__name__)
 DatabaseKind = Literal["sqlite", "postgresql", "mysql"]
 
 SQLITE_PAGE_BYTES = 65536
+_SQLITE_PAUSE_SECONDS = 0.01
 _SQLITE_TIMEOUT_SECONDS = 60.0
 # A worker that stops in the middle of a transaction, or whose machine goes dark, must not keep the
 # others from its rows for ever: the server ends the transaction.
@@ -248,8 +249,22 @@ def prepare_sqlite_file(path: Path) -> None:
     Raises:
         StorageError: The file cannot be made.
     """
-    if path.exists() and path.stat().st_size > 0:
-        return
+    deadline = time.monotonic() + _SQLITE_TIMEOUT_SECONDS
+    while not (path.exists() and path.stat().st_size > 0):
+        error = _make_sqlite_file(path)
+        if error is None:
+            return
+        # Another process may make it just now, for which SQLite does not wait by itself.
+        if "locked" not in str(error) or time.monotonic() > deadline:
+            raise StorageError(
+                f"The database file {path} cannot be made: {error}. Check that its folder exists "
+                "and can be written to."
+            ) from error
+        time.sleep(_SQLITE_PAUSE_SECONDS)
+
+
+def _make_sqlite_file(path: Path) -> sqlite3.Error | None:
+    """Try to make the file; what went wrong."""
     try:
         connection = sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_SECONDS, isolation_level=None)
         try:
@@ -258,12 +273,8 @@ def prepare_sqlite_file(path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        if path.exists() and path.stat().st_size > 0:
-            return  # another process was faster
-        raise StorageError(
-            f"The database file {path} cannot be made: {error}. Check that its folder exists and "
-            "can be written to."
-        ) from error
+        return error
+    return None
 
 
 def _kind(url: sa.URL) -> DatabaseKind:

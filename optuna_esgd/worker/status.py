@@ -158,8 +158,12 @@ def _seconds_left(
 ) -> float | None:
     if n_generations is None or per_minute is None:
         return None
-    n_left = max(0, n_generations * history.population_size - history.n_individuals)
-    return 60 * n_left / per_minute
+    n_left = n_generations * history.population_size - history.n_individuals
+    return 60 * n_left / per_minute if n_left > 0 else None  # the last offspring, if anything
+
+
+def _rate_in_words(per_minute: float) -> str:
+    return f"{per_minute:{',.0f' if per_minute >= 100 else '.3g'}} individuals a minute"
 
 
 def _workers(facts: Facts, chronicle: Chronicle) -> tuple[WorkerStatus, ...]:
@@ -196,7 +200,7 @@ def _summary(status: Status) -> Table:
         "now": "all generations have finished" if status.is_over else doing,
         "individuals": str(numbers.n_individuals),
         "best of all": "-" if numbers.best_value is None else f"{numbers.best_value:.6g}",
-        "rate": "-" if status.per_minute is None else f"{status.per_minute:.3g} a minute",
+        "rate": "-" if status.per_minute is None else _rate_in_words(status.per_minute),
         "time left": "-" if status.seconds_left is None else duration(status.seconds_left),
     }
     for name, text in rows.items():

@@ -139,4 +139,8 @@ def work_until_stopped(workplace: Workplace, *, checkpoint_seconds: float) -> in
         is_done = work(
             trainer, study, checkpoint_seconds=checkpoint_seconds, preemption=preemption
         )
-    return 0 if is_done or not signals else 128 + signals[0]
+    if is_done or not signals:
+        _logger.info("All generations are done.")
+        return 0
+    _logger.info("Stopped. Nothing is lost: whoever comes next goes on, or the same command.")
+    return 128 + signals[0]

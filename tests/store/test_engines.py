@@ -10,6 +10,7 @@ import sqlite3
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -269,3 +270,35 @@ def test_who_sends_weights_as_text_is_told_of_a_faster_driver(
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == (better is not None)
     assert all(str(better) in text and "s3cret" not in text for text in warnings)
+
+
+def test_a_file_that_another_process_makes_just_now_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that change to a write-ahead log together, SQLite lets one fail without waiting."""
+    connect, n_failures = sqlite3.connect, 0
+
+    def fail_first(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        nonlocal n_failures
+        if not n_failures:
+            n_failures += 1
+            raise sqlite3.OperationalError("database is locked")
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", fail_first)
+    path = tmp_path / "new.db"
+    engines.prepare_sqlite_file(path)
+    assert path.stat().st_size > 0
+    assert n_failures == 1
+
+
+def test_a_file_that_is_locked_for_good_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optuna_esgd.store.engines._SQLITE_TIMEOUT_SECONDS", 0.05)
+    path = tmp_path / "new.db"
+    maker = sqlite3.connect(path, isolation_level=None)
+    maker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageError, match="locked"):
+        engines.prepare_sqlite_file(path)
+    maker.close()

@@ -63,7 +63,7 @@ def test_a_worker_told_to_stop_leaves_a_checkpoint(
     worker = start("worker", url, "--checkpoint-every", "0.1", SLOW_SECONDS="2")
     wait_until(lambda: population_of(url).read_checkpoint(key) is not None)
     worker.send_signal(signal.SIGTERM)
-    finish(worker, 128 + signal.SIGTERM)
+    assert "Stopped. Nothing is lost" in finish(worker, 128 + signal.SIGTERM)
     slot = population_of(url).slots(generation=0)[0]
     assert (slot.state, slot.n_failures) == ("free", 0)
     assert population_of(url).read_checkpoint(key) is not None
