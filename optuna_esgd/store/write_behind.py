@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from optuna_esgd.engine.individual import (
     Claim,
@@ -155,38 +154,35 @@ class WriteBehind:
 
         A plan and a claim that follow from what turned out wrong are left out.
         """
+        with self._timing_work():
+            if self._is_void(claim):
+                return Onward(is_finished=False)
+            if self.is_doubtful:
+                plan, keys = None, ()
+            if self._thread is not None and keys and not self._is_short:
+                following = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
+                if following is not None:
+                    keeping = ExitStack()  # from now on, however long the thread is busy
+                    keeping.enter_context(keep_lease(self, claim, lease_seconds))
+                    done = self._thread.submit(
+                        self._write, keeping, claim, outcomes, plan, lease_seconds, following
+                    )
+                    is_planned = plan is not None
+                    self._writing = _Writing(done, following, is_new=is_planned)
+                    return Onward(is_finished=True, is_planned=is_planned, claim=following)
+                keys = ()
+            return self.population.finish_and_go_on(
+                claim, outcomes, plan=plan, keys=keys, lease_seconds=lease_seconds
+            )
+
+    @contextmanager
+    def _timing_work(self) -> Iterator[None]:
+        """Know whether the work since the last answer was short; and answer."""
         self._is_short = time.monotonic() < self._answered_at + _SHORT_SECONDS
         try:
-            return self._finish_and_go_on(claim, outcomes, plan, keys, lease_seconds)
+            yield
         finally:
             self._answered_at = time.monotonic()
-
-    def _finish_and_go_on(
-        self,
-        claim: Claim,
-        outcomes: Sequence[Outcome],
-        plan: Plan | None,
-        keys: Sequence[SlotKey],
-        lease_seconds: float,
-    ) -> Onward:
-        if self._is_void(claim):
-            return Onward(is_finished=False)
-        if self.is_doubtful:
-            plan, keys = None, ()
-        if self._thread is not None and keys and not self._is_short:
-            following = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
-            if following is not None:
-                keeping = ExitStack()  # from now on, however long the thread is busy
-                keeping.enter_context(keep_lease(self, claim, lease_seconds))
-                write = partial(self._write, keeping, claim, outcomes, plan, lease_seconds)
-                is_new = plan is not None
-                done = self._thread.submit(write, following if is_new else None)
-                self._writing = _Writing(done, following, is_new)
-                return Onward(is_finished=True, is_planned=is_new, claim=following)
-            keys = ()
-        return self.population.finish_and_go_on(
-            claim, outcomes, plan=plan, keys=keys, lease_seconds=lease_seconds
-        )
 
     def _is_void(self, claim: Claim) -> bool:
         """Whether a claim was answered that then was not made; another may look the same."""
@@ -200,7 +196,7 @@ class WriteBehind:
         if plan is None:
             return self.population.claim_one_of(keys, worker=worker, lease_seconds=lease_seconds)
         key = min(keys)
-        numbers = plan.cohorts[list(plan.slot_keys).index(key)]
+        numbers = dict(zip(plan.slot_keys, plan.cohorts, strict=True))[key]
         slot = Slot(
             key=key, numbers=tuple(numbers), state="claimed", is_claimable=False, attempt=1
         )
@@ -213,7 +209,7 @@ class WriteBehind:
         outcomes: Sequence[Outcome],
         plan: Plan | None,
         lease_seconds: float,
-        following: Claim | None,
+        following: Claim,
     ) -> bool:
         """Finish the slot, in the thread; whether all became as it was answered.
 
@@ -221,9 +217,9 @@ class WriteBehind:
             keeping: Keeps the lease on the slot.
             claim: On the slot.
             outcomes: Of its individuals.
-            plan: What comes next, with ``following`` as the claim on its first slot.
+            plan: What comes next; None if the claim to go on with is made already.
             lease_seconds: Of that claim.
-            following: None where the claim to go on with is made already.
+            following: The claim to go on with, made here together with the plan.
         """
         try:
             with keeping:
@@ -231,7 +227,7 @@ class WriteBehind:
                     claim,
                     outcomes,
                     plan=plan,
-                    keys=() if following is None else (following.slot.key,),
+                    keys=() if plan is None else (following.slot.key,),
                     lease_seconds=lease_seconds,
                 )
         except StorageError:
@@ -245,7 +241,7 @@ class WriteBehind:
         if not onward.is_finished:
             warn_of_lost_lease(claim)
             return False
-        return following is None or (
+        return plan is None or (
             onward.claim is not None and onward.claim.attempt == following.attempt
         )
 

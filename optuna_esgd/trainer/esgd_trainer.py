@@ -340,7 +340,8 @@ class ESGDTrainer:
         for species in self.species.values():
             species.check_model(model)
         if isinstance(self.task, SupervisedTask):
-            self.task.check_precision(model)
+            with seeded(0):  # which leaves the caller's random numbers as they are
+                self.task.check_precision(model)
         check_can_move(self._mutation, model)
         self._check_direction(study)
         cohort_size, first_backend = self._cohort_size, None

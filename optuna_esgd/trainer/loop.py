@@ -135,6 +135,8 @@ class WorkLoop:
         facts that follow from what this worker has just committed are not read, but used once: if
         others were faster, what they lead to is refused.
         """
+        if self._rest is None and not self._are_foreseen:
+            self._store.settle()  # a doubt is to be known before the facts are read
         if self._store.is_doubtful:
             self._begin_anew()
         if self._rest is not None:

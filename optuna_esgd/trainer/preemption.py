@@ -89,6 +89,16 @@ class Checkpoints(Protocol):
         ...
 
 
+class NoCheckpoints:
+    """An SGD step from its birth on, that nobody else will go on with."""
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """Nothing."""
+
+    def epoch_done(self, state: Callable[[], State]) -> None:
+        """Nothing to save."""
+
+
 class CheckpointStore(Protocol):
     """The part of ``engine.ports.Population`` that keeps checkpoints."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.store.chunks import pack
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
-from optuna_esgd.trainer.progress import State
+from optuna_esgd.trainer.preemption import NoCheckpoints
 from optuna_esgd.trainer.results import find_individual
 
 _logger = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class _Rehearsal:
         return self._checked(kin, self._worked_off([*kin.ancestors, *companions]))
 
     def _worked_off(self, individuals: Sequence[Individual]) -> list[Outcome]:
-        outcomes = self._workshop.train(individuals, _NoCheckpoints())
+        outcomes = self._workshop.train(individuals, NoCheckpoints())
         self._n_gradients += sum(one.n_gradients for one in outcomes)
         return outcomes
 
@@ -248,16 +248,6 @@ class _Trained:
     def read_optimizer_state(self, reference: Reference) -> Snapshot | None:
         """Its optimizer state."""
         return self._outcomes[reference].optimizer_state
-
-
-class _NoCheckpoints:
-    """An SGD step from its birth on, that nobody else will go on with."""
-
-    def load(self) -> Mapping[str, Tensor] | None:
-        """Nothing."""
-
-    def epoch_done(self, state: Callable[[], State]) -> None:
-        """Nothing to save."""
 
 
 def digest(weights: Snapshot) -> str:

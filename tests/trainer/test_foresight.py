@@ -26,7 +26,7 @@ from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.testing.examples import example_snapshot
 from optuna_esgd.trainer.loop import WorkLoop
-from optuna_esgd.trainer.preemption import Checkpoints
+from optuna_esgd.trainer.preemption import Checkpoints, NoCheckpoints
 from tests.store.populations import make_population
 
 
@@ -192,7 +192,9 @@ def test_what_follows_from_slots_that_others_took_is_not_committed(
             train = slot.key.round == 0
             shop = Workshop()
             ended = (
-                shop.train(members, Unsaved()) if train else shop.evaluate(members, best_fitness=0)
+                shop.train(members, NoCheckpoints())
+                if train
+                else shop.evaluate(members, best_fitness=0)
             )
             if not ends_alike:
                 ended = [replace(one, fitness=one.fitness + 1) for one in ended]
@@ -210,20 +212,10 @@ def test_what_follows_from_slots_that_others_took_is_not_committed(
         [ended] = (
             shop.evaluate([one], best_fitness=0)
             if one.reference.round
-            else shop.train([replace(one, birth_fitness=None)], Unsaved())
+            else shop.train([replace(one, birth_fitness=None)], NoCheckpoints())
         )
         offset = 1 if one.worker == "thief" and not ends_alike else 0
         assert one.fitness == clean_fitness(ended.fitness + offset), "by whom it was not planned"
-
-
-class Unsaved:
-    """No checkpoints."""
-
-    def load(self) -> None:
-        """There is none."""
-
-    def epoch_done(self, state: object) -> None:
-        """Nothing is saved."""
 
 
 def _take_turns(

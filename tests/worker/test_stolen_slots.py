@@ -17,13 +17,12 @@ from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.individual import Claim, Reference, SlotKey
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.store import write_behind
-from optuna_esgd.store.chunks import pack
 from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.trainer.loop import WorkLoop
-from optuna_esgd.trainer.preemption import Preemption
+from optuna_esgd.trainer.preemption import NoCheckpoints, Preemption
+from optuna_esgd.trainer.replay import digest
 from optuna_esgd.worker.work import work
 from tests.trainer.studies import make_study, make_task
-from tests.trainer.test_foresight import Unsaved
 
 LAST = SlotKey(0, 0, 1)
 
@@ -94,6 +93,6 @@ def test_everything_follows_from_what_is_stored(
             assert [one.fitness for one in scored] == [one.fitness for one in members]
         elif slot.key.generation:
             born = [replace(one, fitness=None) for one in members]
-            trained = sorted(fresh.train(born, Unsaved()), key=lambda one: one.number)
-            digests = [pack(one.weights).listing.digest for one in trained if one.weights]
+            trained = sorted(fresh.train(born, NoCheckpoints()), key=lambda one: one.number)
+            digests = [digest(one.weights) for one in trained if one.weights]
             assert digests == [one.weights for one in members]
