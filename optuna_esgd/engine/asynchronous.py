@@ -55,7 +55,7 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
     if founders:
         return Train(founders)
     for slot in sorted(slots, key=lambda one: one.key):
-        plan = _plan_next(slot, facts, configuration, explore)
+        plan = plan_next(slot, facts, configuration, explore)
         if plan is not None:
             return Commit(plan)
     broods = tuple(slot for slot in claimable if slot.key.round > 0)
@@ -67,7 +67,7 @@ def decide(facts: Facts, configuration: Configuration, explore: Explore) -> Acti
     return Stop() if all(slot.state == "finished" for slot in slots) else Wait()
 
 
-def _plan_next(
+def plan_next(
     slot: Slot, facts: Facts, configuration: Configuration, explore: Explore
 ) -> Plan | None:
     """What comes after a cohort's latest slot; None while it is open, and after the last."""

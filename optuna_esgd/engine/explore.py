@@ -14,6 +14,7 @@ from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.planning import trained_ancestor
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import (
+    Choices,
     FloatRange,
     Range,
     Space,
@@ -137,14 +138,17 @@ def explore_value(
         reference: Whose value.
         name: The parameter's name.
         range_: Its range; ``lr`` is annealed by ``annealed_range`` first.
-        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range.
+        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range, or for a
+            founder that is going to pass its values on to begin with the range's ``start``.
     """
     rng = stream(
         configuration.seed, reference.generation, reference.number, "hyperparameter", name
     )
     range_ = annealed_range(configuration, reference.generation, name, range_)
     if inherited is NOTHING:
-        return resample(range_, rng)
+        start = None if isinstance(range_, Choices) else range_.start
+        begins = configuration.explore == "perturb" and reference.generation == 0
+        return resample(range_, rng) if start is None or not begins else start
     if keeps(configuration, reference) and contains(range_, inherited):
         return inherited
     return perturb(
@@ -163,4 +167,4 @@ def annealed_range(
     decay = max(configuration.learning_rate_decay**generation, _LOWEST_DECAY)
     if name != "lr" or decay == 1.0 or not isinstance(range_, FloatRange) or range_.step:
         return range_
-    return replace(range_, low=range_.low * decay, high=range_.high * decay)
+    return replace(range_, low=range_.low * decay, high=range_.high * decay, start=None)

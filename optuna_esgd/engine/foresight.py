@@ -6,15 +6,80 @@ facts before knows that much of the facts after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from optuna_esgd.engine import asynchronous
+from optuna_esgd.engine.actions import Commit, Evaluate, Train
+from optuna_esgd.engine.configuration import Configuration
+from optuna_esgd.engine.decide import decide
+from optuna_esgd.engine.explore import ExploreSpaces, explore_nothing
 from optuna_esgd.engine.individual import Claim, Facts, Individual, Plan, Reference, Slot
+from optuna_esgd.engine.ports import Explore
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.evolution.fitness import clean_fitness
 from optuna_esgd.evolution.space import Value
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a worker knows before it finishes a slot. None for what depends on others.
+
+    Attributes:
+        facts: After the slot, before the plan.
+        plan: What it leads to.
+        following: What there will be to do then, without a barrier.
+    """
+
+    facts: Facts | None = None
+    plan: Plan | None = None
+    following: Train | Evaluate | None = None
+
+
+def look_ahead(
+    facts: Facts,
+    claim: Claim,
+    outcomes: Sequence[Outcome],
+    configuration: Configuration,
+    explore: Explore,
+) -> Ahead:
+    """What is known to be when a slot is finished.
+
+    With a barrier a plan follows when the round ends; without one, after every slot.
+
+    Args:
+        facts: As last read; without a barrier, just now.
+        claim: On the slot.
+        outcomes: Of its individuals.
+        configuration: The run's settings.
+        explore: Where new hyperparameters come from. What a sampler chooses may depend on
+            outcomes that are not stored yet, so it is not asked.
+    """
+    facts = after_slot(facts, claim, outcomes)
+    is_pure = isinstance(explore, ExploreSpaces) or explore is explore_nothing
+    if not is_pure:
+        return Ahead(facts)
+    if configuration.asynchronous:
+        return _look_ahead_of_place(facts, claim, configuration, explore)
+    if not is_round_finished(facts):
+        return Ahead(facts)
+    action = decide(facts, configuration, explore)
+    return Ahead(facts, action.plan if isinstance(action, Commit) else None)
+
+
+def _look_ahead_of_place(
+    facts: Facts, claim: Claim, configuration: Configuration, explore: Explore
+) -> Ahead:
+    slot = next((one for one in facts.slots if one.key == claim.slot.key), None)
+    if slot is None:
+        return Ahead()  # the lease was lost, and the place went on
+    plan = asynchronous.plan_next(slot, facts, configuration, explore)
+    action = decide(
+        facts if plan is None else after_plan_of_cohort(facts, plan), configuration, explore
+    )
+    return Ahead(facts, plan, action if isinstance(action, Train | Evaluate) else None)
 
 
 def after_plan(facts: Facts, plan: Plan) -> Facts:
@@ -23,20 +88,40 @@ def after_plan(facts: Facts, plan: Plan) -> Facts:
     Others may have claimed slots since, as they may after reading.
     """
     before = facts.individuals if plan.round else ()
-    slots = tuple(
-        Slot(key=key, numbers=tuple(numbers), state="free", is_claimable=True)
-        for key, numbers in zip(plan.slot_keys, plan.cohorts, strict=True)
-    )
-    planned = (
-        replace(one, hyperparameters=_plain(one.hyperparameters)) if one.hyperparameters else one
-        for one in plan.individuals
-    )
     return Facts(
         generation=plan.generation,
         round=plan.round,
-        individuals=(*before, *planned),
-        slots=slots,
+        individuals=(*before, *_planned(plan)),
+        slots=tuple(_free_slots(plan)),
     )
+
+
+def after_plan_of_cohort(facts: Facts, plan: Plan) -> Facts:
+    """Without a barrier: the facts when a plan for one cohort has just been stored.
+
+    Of the cohort's generation before, everyone is still there.
+    """
+    known = {one.reference: one for one in (*facts.individuals, *_planned(plan))}
+    slots = {slot.key.cohort: slot for slot in (*facts.slots, *_free_slots(plan))}
+    furthest = max(slot.key for slot in slots.values())
+    return Facts(
+        generation=furthest.generation,
+        round=furthest.round,
+        individuals=tuple(known[reference] for reference in sorted(known)),
+        slots=tuple(slots[cohort] for cohort in sorted(slots)),
+    )
+
+
+def _free_slots(plan: Plan) -> Iterator[Slot]:
+    for key, numbers in zip(plan.slot_keys, plan.cohorts, strict=True):
+        yield Slot(key=key, numbers=tuple(numbers), state="free", is_claimable=True)
+
+
+def _planned(plan: Plan) -> Iterator[Individual]:
+    """Those of a plan, as they come back from a database."""
+    for one in plan.individuals:
+        values = one.hyperparameters
+        yield replace(one, hyperparameters=_plain(values)) if values else one
 
 
 def after_slot(facts: Facts, claim: Claim, outcomes: Sequence[Outcome]) -> Facts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -23,30 +23,43 @@ _SHRINK, _GROW = 0.8, 1.25  # Jaderberg et al. 2017, section 4: perturb by 0.8 o
 
 @dataclass(frozen=True)
 class FloatRange:
-    """Real values in [low, high], on a grid of ``step`` from ``low`` on where one is given."""
+    """Real values in [low, high], on a grid of ``step`` from ``low`` on where one is given.
+
+    ``start`` is what founders begin with where hyperparameters are inherited; None to draw it.
+    """
 
     low: float
     high: float
     scale: Scale = "linear"
     step: float | None = None
+    start: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse an empty range, or one its scale does not cover."""
         _check_range(self)
 
+    def __repr__(self) -> str:
+        """As it has always been where nothing is said about founders: studies remember it."""
+        return f"{type(self).__name__}({_in_words(self)})"
+
 
 @dataclass(frozen=True)
 class IntRange:
-    """Whole numbers low, low + step, .. up to high."""
+    """Whole numbers low, low + step, .. up to high; ``start`` as in ``FloatRange``."""
 
     low: int
     high: int
     scale: Scale = "linear"
     step: int = 1
+    start: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an empty range, or one its scale does not cover."""
         _check_range(self)
+
+    def __repr__(self) -> str:
+        """As it has always been where nothing is said about founders: studies remember it."""
+        return f"{type(self).__name__}({_in_words(self)})"
 
 
 @dataclass(frozen=True)
@@ -68,12 +81,11 @@ Space: TypeAlias = Mapping[str, Range]
 def _check_range(range_: FloatRange | IntRange) -> None:
     name, low, high = type(range_).__name__, range_.low, range_.high
     is_whole = isinstance(range_, IntRange)
-    numbers = (low, high) if range_.step is None and not is_whole else (low, high, range_.step)
     kind, wanted = (int, "whole") if is_whole else ((int, float), "real")
+    numbers = [low, high, *((range_.step,) if is_whole or range_.step is not None else ())]
+    numbers += [] if range_.start is None else [range_.start]
     if any(isinstance(number, bool) or not isinstance(number, kind) for number in numbers):
-        raise ConfigurationError(
-            f"{name} needs {wanted} numbers, got low={low!r}, high={high!r}, step={range_.step!r}."
-        )
+        raise ConfigurationError(f"{name} needs {wanted} numbers, got {_in_words(range_)}.")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ConfigurationError(
             f"{name} needs finite bounds with low <= high, got [{low}, {high}]."
@@ -88,6 +100,17 @@ def _check_range(range_: FloatRange | IntRange) -> None:
         raise ConfigurationError(f"A log range needs low > 0, got [{low}, {high}].")
     if range_.scale == "one_minus" and high >= 1:
         raise ConfigurationError(f"A one_minus range needs high < 1, got [{low}, {high}].")
+    start = range_.start
+    if start is not None and not (low <= start <= high and _snap(range_, start) == start):
+        grid = "" if range_.step is None else f" in steps of {range_.step}"
+        raise ConfigurationError(
+            f"{name} needs a start that it holds, got {start!r} for [{low}, {high}]{grid}."
+        )
+
+
+def _in_words(range_: FloatRange | IntRange) -> str:
+    names = [one.name for one in fields(range_) if one.name != "start" or range_.start is not None]
+    return ", ".join(f"{name}={getattr(range_, name)!r}" for name in names)
 
 
 def resample(range_: Range, rng: np.random.Generator) -> Value:

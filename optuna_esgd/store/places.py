@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -73,15 +74,7 @@ def were_collected(
 
 def _latest_slots(connection: sa.Connection, study_uuid: str) -> list[Slot]:
     """All slots of the latest generation of each cohort."""
-    latest = (
-        sa.select(slot.c.cohort, sa.func.max(slot.c.generation).label("generation"))
-        .where(slot.c.study_uuid == study_uuid, slot.c.round == 0)
-        .group_by(slot.c.cohort)
-        .subquery()
-    )
-    is_latest = sa.and_(slot.c.cohort == latest.c.cohort, slot.c.generation == latest.c.generation)
-    query = sa.select(*slot_columns()).join(latest, is_latest)
-    return list(map(slot_of, connection.execute(query.where(slot.c.study_uuid == study_uuid))))
+    return list(map(slot_of, connection.execute(_LATEST, {"uuid": study_uuid})))
 
 
 def _find(
@@ -89,3 +82,18 @@ def _find(
 ) -> list[Individual]:
     query = sa.select(individual).where(is_one_of(individual, study_uuid, references))
     return list(map(individual_of, connection.execute(query))) if references else []
+
+
+def _select_latest() -> sa.Select[Any]:
+    is_mine = slot.c.study_uuid == sa.bindparam("uuid")
+    latest = (
+        sa.select(slot.c.cohort, sa.func.max(slot.c.generation).label("generation"))
+        .where(is_mine, slot.c.round == 0)
+        .group_by(slot.c.cohort)
+        .subquery()
+    )
+    is_latest = sa.and_(slot.c.cohort == latest.c.cohort, slot.c.generation == latest.c.generation)
+    return sa.select(*slot_columns()).join(latest, is_latest).where(is_mine)
+
+
+_LATEST = _select_latest()

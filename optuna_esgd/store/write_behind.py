@@ -160,16 +160,16 @@ class WriteBehind:
             if self.is_doubtful:
                 plan, keys = None, ()
             if self._thread is not None and keys and not self._is_short:
-                following = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
+                following, is_new = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
                 if following is not None:
                     keeping = ExitStack()  # from now on, however long the thread is busy
                     keeping.enter_context(keep_lease(self, claim, lease_seconds))
+                    new_keys = (following.slot.key,) if is_new else ()
                     done = self._thread.submit(
-                        self._write, keeping, claim, outcomes, plan, lease_seconds, following
+                        self._write, keeping, claim, outcomes, plan, lease_seconds, new_keys
                     )
-                    is_planned = plan is not None
-                    self._writing = _Writing(done, following, is_new=is_planned)
-                    return Onward(is_finished=True, is_planned=is_planned, claim=following)
+                    self._writing = _Writing(done, following, is_new)
+                    return Onward(is_finished=True, is_planned=plan is not None, claim=following)
                 keys = ()
             return self.population.finish_and_go_on(
                 claim, outcomes, plan=plan, keys=keys, lease_seconds=lease_seconds
@@ -191,16 +191,23 @@ class WriteBehind:
 
     def _claim_ahead(
         self, worker: str, plan: Plan | None, keys: Sequence[SlotKey], lease_seconds: float
-    ) -> Claim | None:
-        """The claim to go on with: that of a new plan's first slot is known before it is made."""
-        if plan is None:
-            return self.population.claim_one_of(keys, worker=worker, lease_seconds=lease_seconds)
-        key = min(keys)
-        numbers = dict(zip(plan.slot_keys, plan.cohorts, strict=True))[key]
-        slot = Slot(
-            key=key, numbers=tuple(numbers), state="claimed", is_claimable=False, attempt=1
-        )
-        return Claim(slot=slot, attempt=1, worker=worker)
+    ) -> tuple[Claim | None, bool]:
+        """The claim to go on with, and whether it is made together with the plan.
+
+        That of a new plan's first slot is known before it is made.
+        """
+        planned = {} if plan is None else dict(zip(plan.slot_keys, plan.cohorts, strict=True))
+        there = [key for key in keys if key not in planned]
+        if there:
+            made = self.population.claim_one_of(there, worker=worker, lease_seconds=lease_seconds)
+            if made is not None:
+                return made, False
+        key = min((key for key in keys if key in planned), default=None)
+        if key is None:
+            return None, False
+        numbers = tuple(planned[key])
+        slot = Slot(key=key, numbers=numbers, state="claimed", is_claimable=False, attempt=1)
+        return Claim(slot=slot, attempt=1, worker=worker), True
 
     def _write(
         self,
@@ -209,7 +216,7 @@ class WriteBehind:
         outcomes: Sequence[Outcome],
         plan: Plan | None,
         lease_seconds: float,
-        following: Claim,
+        keys: Sequence[SlotKey],
     ) -> bool:
         """Finish the slot, in the thread; whether all became as it was answered.
 
@@ -217,18 +224,14 @@ class WriteBehind:
             keeping: Keeps the lease on the slot.
             claim: On the slot.
             outcomes: Of its individuals.
-            plan: What comes next; None if the claim to go on with is made already.
-            lease_seconds: Of that claim.
-            following: The claim to go on with, made here together with the plan.
+            plan: What comes next, if that is known.
+            lease_seconds: Of the claim to go on with.
+            keys: Its slot, if it is made here together with the plan; else none.
         """
         try:
             with keeping:
                 onward = self.population.finish_and_go_on(
-                    claim,
-                    outcomes,
-                    plan=plan,
-                    keys=() if plan is None else (following.slot.key,),
-                    lease_seconds=lease_seconds,
+                    claim, outcomes, plan=plan, keys=keys, lease_seconds=lease_seconds
                 )
         except StorageError:
             raise
@@ -241,9 +244,7 @@ class WriteBehind:
         if not onward.is_finished:
             warn_of_lost_lease(claim)
             return False
-        return plan is None or (
-            onward.claim is not None and onward.claim.attempt == following.attempt
-        )
+        return not keys or (onward.claim is not None and onward.claim.attempt == 1)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
         """Prolong a lease; nothing is to be done for one that is still being made.

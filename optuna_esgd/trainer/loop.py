@@ -11,15 +11,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.collecting import collection_interval
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.decide import decide
-from optuna_esgd.engine.explore import ExploreSpaces, explore_nothing
-from optuna_esgd.engine.foresight import after_plan, after_slot, is_round_finished
+from optuna_esgd.engine.foresight import (
+    Ahead,
+    after_plan,
+    after_plan_of_cohort,
+    is_round_finished,
+    look_ahead,
+)
 from optuna_esgd.engine.individual import (
     Claim,
     Facts,
@@ -62,17 +67,6 @@ class Workshop(Protocol):
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Finish a slot whose training keeps failing: the birth weights stand."""
         ...
-
-
-@dataclass(frozen=True)
-class _Ahead:
-    """What a worker knows before it finishes a slot: the facts after it, and the plan after them.
-
-    None for what depends on others.
-    """
-
-    facts: Facts | None = None
-    plan: Plan | None = None
 
 
 def worker_name() -> str:
@@ -298,7 +292,7 @@ class WorkLoop:
                 with self.preemption.interruptible():
                     outcomes = self._outcomes(claim.slot, checkpoints)
                 ahead = self._look_ahead(claim, outcomes)
-                onward = self._finish(claim, outcomes, ahead.plan)
+                onward = self._finish(claim, outcomes, ahead)
         except StorageError:
             raise  # nothing can be written now; the lease runs out by itself
         except Preempted:
@@ -325,34 +319,34 @@ class WorkLoop:
             return claim
         return claim if self._store.renew(claim, lease_seconds=lease_seconds) else None
 
-    def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> _Ahead:
+    def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> Ahead:
         """What is known to be when this slot is finished."""
         self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
-        latest = (self._facts.generation, self._facts.round)
-        if self.configuration.asynchronous or claim.slot.key[:2] != latest:
-            return _Ahead()
-        facts = after_slot(self._facts, claim, outcomes)
-        # What a sampler chooses may depend on outcomes that are not stored yet.
-        is_pure = isinstance(self._explore, ExploreSpaces) or self._explore is explore_nothing
-        if not is_pure or not is_round_finished(facts):
-            return _Ahead(facts)
+        if self.configuration.asynchronous:
+            self._store.settle()
+            if self._store.is_doubtful:
+                return Ahead()  # what was read may follow from what is not so; see ``decide``
+            self._facts = self._store.facts()  # the others have gone on meanwhile
+        elif claim.slot.key[:2] != (self._facts.generation, self._facts.round):
+            return Ahead()
         try:
-            action = decide(facts, self.configuration, self._explore)
+            return look_ahead(self._facts, claim, outcomes, self.configuration, self._explore)
         except Exception:  # noqa: BLE001 - not the slot's fault; it comes up again in its turn
-            return _Ahead(facts)
-        return _Ahead(facts, action.plan if isinstance(action, Commit) else None)
+            return Ahead()
 
-    def _finish(self, claim: Claim, outcomes: Sequence[Outcome], plan: Plan | None) -> Onward:
+    def _finish(self, claim: Claim, outcomes: Sequence[Outcome], ahead: Ahead) -> Onward:
         """Store what became of a slot, together with what this worker would do next anyway."""
         keys: Sequence[SlotKey] = ()
         if self.claims_ahead and not self.preemption.is_requested:
-            rest = () if self._rest is None else self._rest.slots
-            keys = [slot.key for slot in rest] if plan is None else plan.slot_keys
+            following = self._rest or ahead.following
+            keys = () if following is None else [slot.key for slot in following.slots]
+            if ahead.plan is not None and not self.configuration.asynchronous:
+                keys = ahead.plan.slot_keys
         self._claimed_at = time.monotonic()
         onward = self._store.finish_and_go_on(
             claim,
             outcomes,
-            plan=plan,
+            plan=ahead.plan,
             keys=keys,
             lease_seconds=self.configuration.lease_seconds,
         )
@@ -361,7 +355,7 @@ class WorkLoop:
             self._rest = None
         return onward
 
-    def _go_on(self, claim: Claim, onward: Onward, ahead: _Ahead) -> None:
+    def _go_on(self, claim: Claim, onward: Onward, ahead: Ahead) -> None:
         """Know what has been stored, or will be."""
         if not onward.is_finished:
             warn_of_lost_lease(claim)
@@ -369,13 +363,18 @@ class WorkLoop:
             return
         if ahead.facts is None or self._store.is_doubtful:
             return
-        self._facts, self._are_foreseen = ahead.facts, is_round_finished(ahead.facts)
-        if ahead.plan is None:
-            return
-        self.tell(ahead.facts.individuals)
-        # If somebody else has stored it, it is the same.
-        self._facts = after_plan(ahead.facts, ahead.plan)
-        if onward.is_planned:
+        self._facts = ahead.facts
+        if self.configuration.asynchronous:
+            if ahead.plan is not None:
+                self._facts = after_plan_of_cohort(ahead.facts, ahead.plan)
+            self._rest = None if onward.claim is None else ahead.following
+        else:
+            self._are_foreseen = is_round_finished(ahead.facts)
+            if ahead.plan is not None:
+                self.tell(ahead.facts.individuals)
+                # If somebody else has stored it, it is the same.
+                self._facts = after_plan(ahead.facts, ahead.plan)
+        if ahead.plan is not None and onward.is_planned:
             self._clear_away(ahead.plan)
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:

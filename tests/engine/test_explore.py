@@ -90,6 +90,48 @@ def test_founders_draw_species_and_values_anew() -> None:
     assert len(set(momenta)) == len(momenta)
 
 
+_STARTS: Mapping[str, Space] = {
+    "sgd": {
+        "lr": FloatRange(1e-4, 1.0, "log"),
+        "momentum": FloatRange(0.5, 0.99, "one_minus", start=0.9),
+        "n": IntRange(1, 9, start=3),
+    }
+}
+
+
+def test_founders_begin_with_the_start_of_a_range_where_there_is_one() -> None:
+    """What they pass on moves from there, and whoever is drawn anew later has any value."""
+    many = configuration(population_size=500, resample_probability=0.5, n_generations=2)
+    population = Run(many, ExploreSpaces(many, _STARTS), Landscape(0)).go()
+    founders = [one.hyperparameters for one in population.generation(0)]
+    assert {(values["momentum"], values["n"]) for values in founders} == {(0.9, 3)}
+    assert len({values["lr"] for values in founders}) == len(founders)
+    later = {one.hyperparameters["momentum"] for one in population.generation(1)}
+    assert {0.9, 0.875, 0.92} < {round(float(value), 9) for value in later}  # type: ignore[arg-type]
+    assert len(later) > 100
+
+
+def test_the_same_founders_are_drawn_beside_a_start() -> None:
+    """Every value has its own stream: learning rates do not depend on where momentum begins."""
+    without = {
+        name: FloatRange(0.5, 0.99) if name == "momentum" else range_
+        for name, range_ in _STARTS["sgd"].items()
+    }
+    some = configuration(population_size=20)
+    rates = [
+        [one.hyperparameters["lr"] for one in plan_founders(some, explore).individuals]
+        for explore in (ExploreSpaces(some, _STARTS), ExploreSpaces(some, {"sgd": without}))
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_where_nothing_is_inherited_founders_draw_everything() -> None:
+    drawing = configuration(population_size=500, explore="resample")
+    founders = plan_founders(drawing, ExploreSpaces(drawing, _STARTS)).individuals
+    momenta = [one.hyperparameters["momentum"] for one in founders]
+    assert len(set(momenta)) == len(momenta)
+
+
 @pytest.mark.parametrize(
     "lineage",
     [[(0, 0, 0)], [(0, 0, 0), (0, 0, 1)], [(0, 1, 5)], [(0, 1, 5), (0, 0, 1)], [(0, 2, 2)]],
@@ -218,6 +260,13 @@ def test_the_order_in_which_species_are_declared_does_not_matter() -> None:
     fresh = configuration(explore="resample")
     backwards = dict(reversed(SPACES.items()))
     assert chosen(fresh, births(50)) == chosen(fresh, births(50), backwards)
+
+
+def test_an_annealed_range_has_no_start() -> None:
+    """Only founders begin with one, and theirs is not annealed yet."""
+    half, range_ = configuration(learning_rate_decay=0.5), FloatRange(0.8, 8.0, "log", start=4.0)
+    assert annealed_range(half, 0, "lr", range_) == range_
+    assert annealed_range(half, 3, "lr", range_) == FloatRange(0.1, 1.0, "log")
 
 
 @pytest.mark.parametrize("name", ["lr", "momentum", "lr_decay"])

@@ -273,6 +273,12 @@ def test_contains(range_: Range, value: Value, *, expected: bool) -> None:
         (lambda: IntRange(0, 8, step=-1), "IntRange needs step > 0, got -1."),
         (lambda: IntRange(0, 2.5), "IntRange needs whole numbers, got low=0, high=2.5"),
         (lambda: IntRange(0, 8, step=None), "whole numbers"),
+        (lambda: FloatRange(0, 1, start=2.0), "a start that it holds, got 2.0 for [0, 1]."),
+        (lambda: FloatRange(0, 1, start="0"), "step=None, start='0'"),
+        (lambda: FloatRange(0, 1, start=math.nan), "a start that it holds, got nan"),
+        (lambda: FloatRange(0, 1, step=0.25, start=0.3), "got 0.3 for [0, 1] in steps of 0.25."),
+        (lambda: IntRange(0, 8, start=1.5), "whole numbers"),
+        (lambda: IntRange(0, 8, step=2, start=3), "got 3 for [0, 8] in steps of 2."),
         (lambda: Choices(()), "Choices needs at least one value, got none."),
     ],
 )  # fmt: skip
@@ -288,3 +294,12 @@ def test_the_middle_is_that_of_the_scale() -> None:
     assert middle(FloatRange(1.0, 2.0)) == 1.5
     assert middle(IntRange(1, 5)) == 3
     assert middle(Choices(("b", "a"))) == "b"
+
+
+def test_ranges_without_a_start_are_written_as_ever() -> None:
+    """Studies remember them in these words."""
+    assert repr(FloatRange(0, 1)) == "FloatRange(low=0, high=1, scale='linear', step=None)"
+    assert repr(IntRange(1, 9, "log")) == "IntRange(low=1, high=9, scale='log', step=1)"
+    assert repr(IntRange(1, 9, start=3)) == (
+        "IntRange(low=1, high=9, scale='linear', step=1, start=3)"
+    )

@@ -207,3 +207,17 @@ def test_names_are_found_in_capitals_or_not() -> None:
     resolved = resolve_species(["sgd", "ADAMW", "nonlinearcg", "stdp"])
     assert [species.name for species in resolved] == ["SGD", "AdamW", "NonlinearCG", "STDP"]
     assert named_species().keys() - stock_species().keys() == {"STDP"}
+
+
+@pytest.mark.parametrize("name", stock_species())
+def test_what_founders_begin_with_is_torchs_default_or_the_usual_momentum(name: str) -> None:
+    """Rates are drawn: there is none that suits most models."""
+    [species] = resolve_species([name])
+    for parameter, range_ in species.space.items():
+        start = None if isinstance(range_, Choices) else range_.start
+        is_near_one = isinstance(range_, FloatRange) and range_.scale == "one_minus"
+        assert (start is not None) == is_near_one
+        if start is not None and parameter != "momentum":
+            assert start == species.default_of(parameter)
+        elif start is not None:
+            assert start == 0.9
