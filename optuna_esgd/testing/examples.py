@@ -95,10 +95,16 @@ def outcome(number: int, fitness: float = 1.0, **values: Any) -> Outcome:
 
 
 def finish_slot(population: Population, key: SlotKey, fitness: float = 1.0) -> None:
-    """Finish a slot; who trained gets weights and an optimizer state that nobody else has."""
+    """Finish a slot, see ``ends_of``."""
     claim = take(population, key)
+    assert population.finish(claim, ends_of(population, claim, fitness))
+
+
+def ends_of(population: Population, claim: Claim, fitness: float = 1.0) -> list[Outcome]:
+    """How a slot may end; who trained gets weights and an optimizer state that nobody else has."""
+    key = claim.slot.key
     references = [Reference(key.generation, key.round, number) for number in claim.slot.numbers]
-    ended = [
+    return [
         outcome(
             one.number,
             fitness,
@@ -107,7 +113,6 @@ def finish_slot(population: Population, key: SlotKey, fitness: float = 1.0) -> N
         )
         for one in references
     ]
-    assert population.finish(claim, ended)
 
 
 def finish_generation(

@@ -10,12 +10,14 @@ import pytest
 from optuna_esgd.engine.asynchronous import plan_births, plan_brood
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import explore_nothing
+from optuna_esgd.engine.foresight import after_slot
 from optuna_esgd.engine.individual import Facts, Plan, Slot, SlotKey
 from optuna_esgd.engine.places import current_holders
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.verification import verify
 from optuna_esgd.testing.base import Contract
 from optuna_esgd.testing.examples import (
+    ends_of,
     example_configuration,
     example_part,
     example_plan,
@@ -105,6 +107,53 @@ class PlaceContract(Contract):
         ).is_stored
         assert not population.commit_plan(stale)
         (facts, slot) = self._finished(population, 0)
+        assert population.commit_plan(plan_brood(slot, facts, configuration))
+
+    @asynchronous
+    def test_a_slot_leads_on_to_its_places_next_plan_and_to_another_place(
+        self, population: Population, configuration: Configuration
+    ) -> None:
+        """All at once: the worker need not stay with the places it has planned for."""
+        population.commit_plan(example_plan(0))
+        claim = take(population, SlotKey(0, 0, 0))
+        onward = population.finish_and_go_on(
+            claim,
+            ends_of(population, claim),
+            plan=example_part(0, 0, round_=1),
+            keys=[SlotKey(0, 0, 1), SlotKey(0, 1, 0)],
+            lease_seconds=60,
+        )
+        assert onward.is_planned
+        assert onward.claim is not None
+        assert onward.claim.slot.key == SlotKey(0, 0, 1)
+        facts = population.facts()
+        assert [(slot.key, slot.state) for slot in facts.slots] == [
+            (SlotKey(0, 1, 0), "free"),
+            (SlotKey(0, 0, 1), "claimed"),
+        ]
+        assert verify(population, configuration) == []
+
+    @asynchronous
+    def test_a_slot_is_finished_even_if_its_plan_comes_too_late(
+        self, population: Population, configuration: Configuration
+    ) -> None:
+        """Its maker read the facts, and then slept while the others went on."""
+        population.commit_plan(example_plan(0))
+        finish_slot(population, SlotKey(0, 0, 1))
+        claim = take(population, SlotKey(0, 0, 0))
+        ended = ends_of(population, claim)
+        facts = after_slot(population.facts(), claim, ended)
+        late = plan_brood(facts.slots[0], facts, configuration)
+        assert any(parent.number >= 2 for parent in late.trained_parents)
+        for _ in range(2):
+            self._advance(population, configuration, 1)
+        population.collect_garbage()
+        onward = population.finish_and_go_on(
+            claim, ended, plan=late, keys=late.slot_keys, lease_seconds=60
+        )
+        assert (onward.is_finished, onward.is_planned, onward.claim) == (True, False, None)
+        (facts, slot) = self._finished(population, 0)
+        assert slot.key == SlotKey(0, 0, 0)
         assert population.commit_plan(plan_brood(slot, facts, configuration))
 
     @asynchronous

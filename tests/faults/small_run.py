@@ -52,7 +52,9 @@ class Parabola(esgd.Task):
         return float(next(model.parameters()).square().sum())
 
 
-def open_study(url: Any, *, lease_seconds: float = 60.0) -> optuna.Study:
+def open_study(
+    url: Any, *, lease_seconds: float = 60.0, asynchronous: bool = False
+) -> optuna.Study:
     """The study of the run, made if need be."""
     sampler = esgd.ESGDSampler(
         POPULATION,
@@ -61,6 +63,7 @@ def open_study(url: Any, *, lease_seconds: float = 60.0) -> optuna.Study:
         n_offspring=4,
         n_generations=GENERATIONS,
         lease_seconds=lease_seconds,
+        asynchronous=asynchronous,
     )
     storage = esgd.create_storage(url) if isinstance(url, str) else url
     return optuna.create_study(
@@ -90,16 +93,17 @@ def run(
     return study
 
 
-def run_worker(url: Any, *, writes_behind: bool = False) -> None:
+def run_worker(url: Any, *, writes_behind: bool = False, asynchronous: bool = False) -> None:
     """As a worker does, who claims first and makes trials later.
 
     Args:
         url: Of the database.
         writes_behind: Whether slots are written while work goes on, however short it is.
+        asynchronous: Whether every cohort goes on by itself.
     """
     prepare()
     write_behind._SHORT_SECONDS = 0.0 if writes_behind else math.inf
-    study = open_study(url)
+    study = open_study(url, asynchronous=asynchronous)
     trainer = esgd.ESGDTrainer(Parabola(), species=SPECIES, cohort_size=2, device="cpu")
     assert work(trainer, study, checkpoint_seconds=math.inf, preemption=Preemption())
 
@@ -114,11 +118,16 @@ def prepare() -> None:
 
 def result(study: optuna.Study, store: str | None = None) -> list[tuple[object, ...]]:
     """All that must not depend on who did the work; checked on the way."""
+    return bits(check(study, store))
+
+
+def check(study: optuna.Study, store: str | None = None) -> Population:
+    """What holds however the work was done."""
     population = find_population(study, store)
     assert population is not None
     assert verify(population) == []
     assert verify_trials(study, population) == []
-    return bits(population)
+    return population
 
 
 def bits(population: Population) -> list[tuple[object, ...]]:

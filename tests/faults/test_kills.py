@@ -16,8 +16,26 @@ import pytest
 from tests.databases import Databases
 from tests.faults.extent import IS_EXHAUSTIVE, sampled
 from tests.faults.failpoints import Points, counting
-from tests.faults.small_run import open_study, result, run, run_worker
-from tests.faults.workers import KILLED, end, expire_leases, serve_until, start, work, work_until
+from tests.faults.small_run import (
+    GENERATIONS,
+    POPULATION,
+    bits,
+    check,
+    open_study,
+    result,
+    run,
+    run_worker,
+)
+from tests.faults.workers import (
+    KILLED,
+    end,
+    expire_leases,
+    serve,
+    serve_until,
+    start,
+    work,
+    work_until,
+)
 
 _PARTS = 4
 _SQLITE_POINTS: Points = "all" if IS_EXHAUSTIVE else "commits"
@@ -67,6 +85,28 @@ def test_a_worker_killed_at_a_commit_of_sqlite(
         expire_leases(url)
         end(start(work, url))
         assert result(open_study(url)) == undisturbed, point
+        closed_connections()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(_PARTS))
+@pytest.mark.parametrize("writes_behind", [False, True])
+def test_a_worker_without_a_barrier_killed_at_a_commit_of_sqlite(
+    part: int, writes_behind: bool, tmp_path: Path, closed_connections: Callable[[], None]
+) -> None:
+    """Every slot leads to a plan for its places, stored with it; nobody else need do it."""
+    with counting(_SQLITE_POINTS) as counter:
+        url = f"sqlite:///{tmp_path}/counted.db"
+        run_worker(url, writes_behind=writes_behind, asynchronous=True)
+    for point in sampled(counter.n_points, 2)[part::_PARTS]:
+        url = f"sqlite:///{tmp_path}/{point}.db"
+        worker = start(serve_until, url, _SQLITE_POINTS, point, writes_behind, True)
+        end(worker, exitcode=KILLED)
+        expire_leases(url)
+        end(start(serve, url, writes_behind, True))
+        population = check(open_study(url, asynchronous=True))
+        assert len(bits(population)) == POPULATION * GENERATIONS * 2, point
+        assert all(slot.state == "finished" for slot in population.slots()), point
         closed_connections()
 
 

@@ -46,10 +46,17 @@ def work_until(url: str, points: Points, deadly: int) -> None:
         run(url)
 
 
-def serve_until(url: str, points: Points, deadly: int, writes_behind: bool) -> None:
-    """As ``work_until``, by a worker that makes trials for what it has finished."""
+def serve(url: str, writes_behind: bool, asynchronous: bool) -> None:
+    """A worker that makes trials for what it has finished."""
+    run_worker(url, writes_behind=writes_behind, asynchronous=asynchronous)
+
+
+def serve_until(
+    url: str, points: Points, deadly: int, writes_behind: bool, asynchronous: bool = False
+) -> None:
+    """As ``serve``; it dies at one of its statements or commits."""
     with counting(points, deadly=deadly):
-        run_worker(url, writes_behind=writes_behind)
+        serve(url, writes_behind, asynchronous)
 
 
 def work_with_a_break(url: str, pipe: Connection) -> None:

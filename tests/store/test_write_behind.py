@@ -163,6 +163,48 @@ def test_the_claim_on_a_new_plan_is_the_one_that_is_made(store: WriteBehind, gat
     assert not store.is_doubtful
 
 
+def test_a_slot_elsewhere_is_claimed_before_the_plan_is_written(
+    store: WriteBehind, gate: Gate
+) -> None:
+    """Without a barrier: who has planned for some places goes on with others."""
+    plan = example_plan(0, round_=1)
+    onward = finish(store, take(store, FIRST), [SECOND, *plan.slot_keys], plan)
+    assert (onward.is_finished, onward.is_planned) == (True, True)
+    assert onward.claim is not None
+    assert onward.claim.slot.key == SECOND
+    assert states(store.population) == ["claimed", "claimed"]
+    gate.open()
+    store.settle()
+    assert states(store.population) == ["finished", "claimed", "free", "free"]
+    assert not store.is_doubtful
+
+
+def test_a_slot_elsewhere_stays_claimed_when_the_plan_comes_too_late(
+    store: WriteBehind, gate: Gate
+) -> None:
+    plan = example_plan(0, round_=1)
+    onward = finish(store, take(store, FIRST), [SECOND], plan)
+    assert onward.claim is not None
+    assert store.population.commit_plan(plan)
+    gate.open()
+    store.settle()
+    assert not store.is_doubtful, "nothing was answered that is not so"
+    assert finish(store, onward.claim).is_finished
+
+
+def test_where_all_else_is_taken_the_new_plan_is_gone_on_with(
+    store: WriteBehind, gate: Gate
+) -> None:
+    claim, plan = take(store, FIRST), example_plan(0, round_=1)
+    assert store.population.claim(SECOND, worker="other", lease_seconds=60) is not None
+    onward = finish(store, claim, [SECOND, *plan.slot_keys], plan)
+    assert onward.claim is not None
+    assert onward.claim.slot.key == plan.slot_keys[0]
+    gate.open()
+    store.settle()
+    assert states(store.population) == ["finished", "claimed", "claimed", "free"]
+
+
 def test_where_nothing_is_left_to_claim_it_is_written_at_once(store: WriteBehind) -> None:
     claim = take(store, FIRST)
     assert store.population.claim(SECOND, worker="another", lease_seconds=60)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_esgd.engine.actions import Action, Stop
+from optuna_esgd.engine.actions import Action, Commit, Stop
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Claim, Facts, Individual, Reference
@@ -23,6 +23,7 @@ from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import Value
 from optuna_esgd.store import write_behind
 from optuna_esgd.store.memory import MemoryPopulation
+from optuna_esgd.store.verification import verify
 from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.testing.examples import example_snapshot
 from optuna_esgd.trainer.loop import WorkLoop
@@ -112,9 +113,13 @@ def _known(one: Individual) -> Individual:
     return replace(one, weights=None, is_stored=False, trial_number=None)
 
 
-def _configure(cohort_size: int, n_rounds: int) -> Configuration:
+def _configure(cohort_size: int, n_rounds: int, *, asynchronous: bool = False) -> Configuration:
     settings = Settings(
-        population_size=4, n_offspring=4, n_generations=3, n_evolution_rounds=n_rounds
+        population_size=4,
+        n_offspring=4,
+        n_generations=3,
+        n_evolution_rounds=n_rounds,
+        asynchronous=asynchronous,
     )
     return settings.configure(seed=0, cohort_size=cohort_size, maximize=False)
 
@@ -146,9 +151,65 @@ def test_foreseen_facts_are_those_that_are_read(
     assert _ends(population) == _ends_alone(configuration)
 
 
+class Guarded(Workshop):
+    """With back-off: nobody ends worse than born."""
+
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        ended = super().train(individuals, checkpoints)
+        births = [
+            end.birth_fitness if one.birth_fitness is None else one.birth_fitness
+            for one, end in zip(individuals, ended, strict=True)
+        ]
+        return [
+            replace(end, fitness=min(clean_fitness(end.fitness), birth))
+            for birth, end in zip(births, ended, strict=True)
+            if birth is not None
+        ]
+
+
+class Counted(WorkLoop):
+    """Counts plans that do not go with a slot."""
+
+    n_plans = 0
+
+    def act(self, action: Action) -> bool:
+        self.n_plans += isinstance(action, Commit)
+        return super().act(action)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+@pytest.mark.parametrize(("cohort_size", "n_rounds"), [(2, 1), (1, 1), (1, 2), (2, 0)])
+def test_without_a_barrier_every_slot_leads_on(
+    make: Make, n_workers: int, cohort_size: int, n_rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan is stored with it: so nobody plans for others, and facts are read once per slot."""
+    configuration = _configure(cohort_size, n_rounds, asynchronous=True)
+    population = make(configuration)
+    n_read = 0
+    read = population.facts
+
+    def counted() -> Facts:
+        nonlocal n_read
+        n_read += 1
+        return read()
+
+    monkeypatch.setattr(population, "facts", counted)
+    loops = [
+        Counted(population, configuration, explore_nothing, Guarded()) for _ in range(n_workers)
+    ]
+    _take_turns(loops, is_ahead=True)
+    slots = population.slots()
+    assert all(slot.state == "finished" for slot in slots)
+    assert len(slots) == 3 * (1 + n_rounds) * 4 // cohort_size
+    assert verify(population, configuration) == []
+    assert sum(loop.n_plans for loop in loops) == 1, "the founders"
+    assert n_read <= len(slots) + 12 * n_workers, "to begin and to wait"
+
+
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize(("cohort_size", "n_rounds"), [(4, 1), (2, 1), (1, 2)])
 @pytest.mark.parametrize(("seed", "ends_alike"), [(0, True), (1, True), (2, False), (3, False)])
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_what_follows_from_slots_that_others_took_is_not_committed(
     make: Make,
     seed: int,
@@ -156,6 +217,7 @@ def test_what_follows_from_slots_that_others_took_is_not_committed(
     cohort_size: int,
     n_rounds: int,
     ends_alike: bool,
+    asynchronous: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Leases run out at any moment: before a slot is worked on, and while it is written.
@@ -170,7 +232,7 @@ def test_what_follows_from_slots_that_others_took_is_not_committed(
         return write(self, *arguments)
 
     monkeypatch.setattr(WriteBehind, "_write", write_slowly)
-    configuration = _configure(cohort_size, n_rounds)
+    configuration = _configure(cohort_size, n_rounds, asynchronous=asynchronous)
     population = make(configuration)
     thefts = stream(seed, n_workers, "thefts")
 
@@ -205,7 +267,7 @@ def test_what_follows_from_slots_that_others_took_is_not_committed(
     ]
     _take_turns(loops, is_ahead=True, between=steal)
     assert all(slot.state == "finished" for slot in population.slots())
-    if ends_alike:
+    if ends_alike and not asynchronous:
         assert _ends(population) == _ends_alone(configuration, explore_nothing)
     for one in population.individuals():
         shop = Workshop()
