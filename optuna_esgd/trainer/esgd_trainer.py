@@ -30,6 +30,7 @@ from optuna_esgd.store.trial_rows import find_trial_rows
 from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.calibration import Calibration
+from optuna_esgd.trainer.direction import check_direction
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
@@ -343,7 +344,7 @@ class ESGDTrainer:
             with seeded(0):  # which leaves the caller's random numbers as they are
                 self.task.check_precision(model)
         check_can_move(self._mutation, model)
-        self._check_direction(study)
+        check_direction(study, self.task)
         cohort_size, first_backend = self._cohort_size, None
         if find_population(study, self.store) is None:
             self._refuse_foreign_trials(study)
@@ -391,21 +392,6 @@ class ESGDTrainer:
             self.task, configuration, self.species, self._spaces, layout, self.device
         )
         return calibration.choose()
-
-    def _check_direction(self, study: optuna.Study) -> None:
-        if len(study.directions) != 1:
-            raise ConfigurationError(
-                f"ESGD evolves one fitness, but the study has {len(study.directions)} directions."
-            )
-        if (
-            isinstance(self.task, SupervisedTask)
-            and self.task.metric is None
-            and study.direction == optuna.study.StudyDirection.MAXIMIZE
-        ):
-            raise ConfigurationError(
-                "The study maximises, but the task has no metric and its loss must be minimised. "
-                "Give SupervisedTask(metric=...), or create the study with direction='minimize'."
-            )
 
 
 def _announce_generations(study: optuna.Study, n_generations: int | None) -> None:
