@@ -139,7 +139,7 @@ class PlaceContract(Contract):
     ) -> None:
         """Its maker read the facts, and then slept while the others went on."""
         population.commit_plan(example_plan(0))
-        finish_slot(population, SlotKey(0, 0, 1))
+        finish_slot(population, SlotKey(0, 0, 1), 5.0)
         claim = take(population, SlotKey(0, 0, 0))
         ended = ends_of(population, claim)
         facts = after_slot(population.facts(), claim, ended)
