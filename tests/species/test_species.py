@@ -221,3 +221,15 @@ def test_what_founders_begin_with_is_torchs_default_or_the_usual_momentum(name: 
             assert start == species.default_of(parameter)
         else:
             assert start is None
+
+
+def test_ranges_written_as_tuples_are_what_studies_before_had() -> None:
+    """So they can go on: with the same words for the same ranges, from which founders drew."""
+    assert repr(SGD(momentum=(0.5, 0.99))) == (
+        "<species SGD: lr=FloatRange(low=0.001, high=1.0, scale='log', step=None), "
+        "momentum=FloatRange(low=0.5, high=0.99, scale='one_minus', step=None), "
+        "weight_decay=FloatRange(low=1e-06, high=0.01, scale='log', step=None), "
+        "nesterov=False, dampening=0.0>"
+    )
+    assert "start" not in repr(Adam(beta2=(0.9, 0.9999)))
+    assert "start=0.999" in repr(Adam())
