@@ -14,11 +14,11 @@ from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.engine.planning import trained_ancestor
 from optuna_esgd.evolution.randomness import stream
 from optuna_esgd.evolution.space import (
-    Choices,
     FloatRange,
     Range,
     Space,
     Value,
+    begin,
     contains,
     perturb,
     resample,
@@ -146,9 +146,8 @@ def explore_value(
     )
     range_ = annealed_range(configuration, reference.generation, name, range_)
     if inherited is NOTHING:
-        start = None if isinstance(range_, Choices) else range_.start
-        begins = configuration.explore == "perturb" and reference.generation == 0
-        return resample(range_, rng) if start is None or not begins else start
+        is_founder = configuration.explore == "perturb" and reference.generation == 0
+        return begin(range_, rng) if is_founder else resample(range_, rng)
     if keeps(configuration, reference) and contains(range_, inherited):
         return inherited
     return perturb(

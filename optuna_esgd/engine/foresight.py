@@ -25,17 +25,25 @@ from optuna_esgd.evolution.space import Value
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a worker knows before it finishes a slot. None for what depends on others.
+    """What a worker knows before it finishes a slot.
 
     Attributes:
-        facts: After the slot, before the plan.
-        plan: What it leads to.
-        following: What there will be to do then, without a barrier.
+        facts: After the slot, before the plan; None if nothing is known.
+        plan: What the slot leads to; None if that depends on others, or nothing is left to plan.
+        following: What there will be to do after that plan; without a barrier, also without one.
     """
 
     facts: Facts | None = None
     plan: Plan | None = None
     following: Train | Evaluate | None = None
+
+
+def is_pure(explore: Explore) -> bool:
+    """Whether what is chosen depends on the births and their parents alone.
+
+    What a sampler chooses may depend on outcomes that are not stored yet.
+    """
+    return isinstance(explore, ExploreSpaces) or explore is explore_nothing
 
 
 def look_ahead(
@@ -54,32 +62,32 @@ def look_ahead(
         claim: On the slot.
         outcomes: Of its individuals.
         configuration: The run's settings.
-        explore: Where new hyperparameters come from. What a sampler chooses may depend on
-            outcomes that are not stored yet, so it is not asked.
+        explore: Where new hyperparameters come from; asked only if it is pure.
     """
     facts = after_slot(facts, claim, outcomes)
-    is_pure = isinstance(explore, ExploreSpaces) or explore is explore_nothing
-    if not is_pure:
+    if not is_pure(explore):
         return Ahead(facts)
     if configuration.asynchronous:
-        return _look_ahead_of_place(facts, claim, configuration, explore)
+        return _look_ahead_of_places(facts, claim, configuration, explore)
     if not is_round_finished(facts):
         return Ahead(facts)
     action = decide(facts, configuration, explore)
-    return Ahead(facts, action.plan if isinstance(action, Commit) else None)
+    if not isinstance(action, Commit):
+        return Ahead(facts)
+    after = decide(after_plan(facts, action.plan), configuration, explore)
+    return Ahead(facts, action.plan, after if isinstance(after, Train | Evaluate) else None)
 
 
-def _look_ahead_of_place(
+def _look_ahead_of_places(
     facts: Facts, claim: Claim, configuration: Configuration, explore: Explore
 ) -> Ahead:
     slot = next((one for one in facts.slots if one.key == claim.slot.key), None)
     if slot is None:
-        return Ahead()  # the lease was lost, and the place went on
+        return Ahead()  # the lease was lost, and the places went on
     plan = asynchronous.plan_next(slot, facts, configuration, explore)
-    action = decide(
-        facts if plan is None else after_plan_of_cohort(facts, plan), configuration, explore
-    )
-    return Ahead(facts, plan, action if isinstance(action, Train | Evaluate) else None)
+    planned = facts if plan is None else after_plan_of_cohort(facts, plan)
+    after = decide(planned, configuration, explore)
+    return Ahead(facts, plan, after if isinstance(after, Train | Evaluate) else None)
 
 
 def after_plan(facts: Facts, plan: Plan) -> Facts:

@@ -257,7 +257,8 @@ class Population(Protocol):
 
         Needed are the weights of the latest two generations, of the best individual so far, and
         of pinned ones; optimizer states of the latest two generations; artifacts. In place of
-        the latest two generations: if asynchronous, everyone in the facts.
+        the latest two generations: if asynchronous, everyone in the facts; and optimizer states
+        are kept with the weights, since a plan that was made before may still build on both.
         """
         ...
 

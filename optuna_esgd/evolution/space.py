@@ -101,7 +101,9 @@ def _check_range(range_: FloatRange | IntRange) -> None:
     if range_.scale == "one_minus" and high >= 1:
         raise ConfigurationError(f"A one_minus range needs high < 1, got [{low}, {high}].")
     start = range_.start
-    if start is not None and not (low <= start <= high and _snap(range_, start) == start):
+    if start is not None and not (
+        low <= start <= high and math.isclose(_snap(range_, start), start)
+    ):
         grid = "" if range_.step is None else f" in steps of {range_.step}"
         raise ConfigurationError(
             f"{name} needs a start that it holds, got {start!r} for [{low}, {high}]{grid}."
@@ -121,6 +123,13 @@ def resample(range_: Range, rng: np.random.Generator) -> Value:
         return _snap(range_, range_.low + int(rng.integers(_n_steps(range_) + 1)) * range_.step)
     low, high = _coordinates(range_)
     return _snap(range_, _from_scale(range_.scale, float(rng.uniform(low, high))))
+
+
+def begin(range_: Range, rng: np.random.Generator) -> Value:
+    """What a founder begins with: the range's start where it has one, else a value drawn."""
+    if isinstance(range_, Choices) or range_.start is None:
+        return resample(range_, rng)
+    return _snap(range_, range_.start)
 
 
 def middle(range_: Range) -> Value:

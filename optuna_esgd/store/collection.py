@@ -28,7 +28,12 @@ IsOld: TypeAlias = Callable[[sa.Connection, str], sa.ColumnElement[bool]]
 
 
 def collect(
-    database: Database, study_uuid: str, is_old: IsOld, *, grace_seconds: float = GRACE_SECONDS
+    database: Database,
+    study_uuid: str,
+    is_old: IsOld,
+    *,
+    keeps_states: bool,
+    grace_seconds: float = GRACE_SECONDS,
 ) -> int:
     """Let go of what a population no longer needs, and delete what nobody refers to.
 
@@ -36,12 +41,14 @@ def collect(
         database: Where.
         study_uuid: Which population.
         is_old: Its rule; the best individual and pinned ones keep their weights all the same.
+        keeps_states: Whether they keep their optimizer states as well: where plans may be late,
+            somebody may still be bred from them.
         grace_seconds: See ``sweep``.
 
     Returns:
         Payload bytes freed.
     """
-    write(database, _let_go, study_uuid, is_old)
+    write(database, _let_go, study_uuid, is_old, keeps_states)
     return sweep(database, grace_seconds=grace_seconds)
 
 
@@ -98,19 +105,21 @@ def stored_bytes(connection: sa.Connection, study_uuid: str) -> int:
     return int(total or 0)
 
 
-def _let_go(connection: sa.Connection, study_uuid: str, is_old_of: IsOld) -> None:
+def _let_go(
+    connection: sa.Connection, study_uuid: str, is_old_of: IsOld, keeps_states: bool
+) -> None:
     is_old = sa.and_(individual.c.study_uuid == study_uuid, is_old_of(connection, study_uuid))
-    connection.execute(
-        sa.update(individual)
-        .where(is_old, individual.c.optimizer_state.is_not(None))
-        .values(optimizer_state=None)
-    )
     one = best(connection, study_uuid)
     is_best = sa.false() if one is None else has_key(individual, study_uuid, one.reference)
+    is_free = sa.and_(is_old, sa.not_(individual.c.pinned), sa.not_(is_best))
     connection.execute(
         sa.update(individual)
-        .where(is_old, individual.c.weights.is_not(None))
-        .where(sa.not_(individual.c.pinned), sa.not_(is_best))
+        .where(is_free if keeps_states else is_old, individual.c.optimizer_state.is_not(None))
+        .values(optimizer_state=None)
+    )
+    connection.execute(
+        sa.update(individual)
+        .where(is_free, individual.c.weights.is_not(None))
         .values(weights=None)
     )
 

@@ -385,7 +385,8 @@ class MemoryPopulation:
                     one = self._individuals[reference]
                     self._individuals[reference] = replace(one, is_stored=False)
             for reference in [*self._optimizer_states]:
-                if reference not in needed:
+                is_kept = self._is_asynchronous and reference in kept
+                if reference not in needed and not is_kept:
                     del self._optimizer_states[reference]
             self._drop_unreferenced()
             return before - self.stored_bytes()

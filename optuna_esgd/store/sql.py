@@ -150,7 +150,7 @@ class SqlPopulation:
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
-        return self._finish_and(claim, outcomes, lambda _connection: None)
+        return self._finish_and(claim, outcomes, lambda _connection, _is_again: None)
 
     def finish_and_go_on(
         self,
@@ -165,11 +165,11 @@ class SqlPopulation:
         is_planned = False
         made: Slot | None = None
 
-        def go_on(connection: sa.Connection) -> None:
+        def go_on(connection: sa.Connection, is_again: bool) -> None:
             nonlocal is_planned, made
             if plan is not None:
-                # Run again after a commit whose answer got lost, it finds its own plan there.
-                is_planned = self._commit_plan(connection, plan) or is_planned
+                # After a commit whose answer got lost, it finds its own plan there.
+                is_planned = self._commit_plan(connection, plan) or (is_again and is_planned)
             if keys and not claims.is_claimed_by(
                 connection, self._uuid, made, worker=claim.worker
             ):
@@ -317,7 +317,11 @@ class SqlPopulation:
                 may be about to. With 0 it finds out, and uploads them again.
         """
         return collection.collect(
-            self._database, self._uuid, self._is_old, grace_seconds=grace_seconds
+            self._database,
+            self._uuid,
+            self._is_old,
+            keeps_states=self._is_asynchronous,
+            grace_seconds=grace_seconds,
         )
 
     def stored_bytes(self) -> int:
@@ -368,9 +372,12 @@ class SqlPopulation:
         self,
         claim: Claim,
         outcomes: Sequence[Outcome],
-        go_on: Callable[[sa.Connection], None],
+        go_on: Callable[[sa.Connection, bool], None],
     ) -> bool:
-        """Finish a slot, and go on in the same transaction if it could be finished."""
+        """Finish a slot, and go on in the same transaction if it could be finished.
+
+        ``go_on`` is told whether the slot was finished by an earlier try.
+        """
         rules.check_outcomes(claim, outcomes)
         ended = [_Ended(claim, outcome) for outcome in outcomes]
         chunks = [chunk for one in ended for chunk in one.chunks]
@@ -381,9 +388,12 @@ class SqlPopulation:
 
         def body(connection: sa.Connection) -> bool | None:
             is_finished = self._finish(connection, claim, ended)
-            if is_finished:
-                go_on(connection)
-            return is_finished
+            is_again = is_finished is False and claims.was_finished_by(
+                connection, self._uuid, claim
+            )
+            if is_finished or is_again:
+                go_on(connection, is_again)
+            return is_finished or is_again if is_finished is not None else None
 
         return self._upload(chunks, claim, body)
 
@@ -408,13 +418,13 @@ class SqlPopulation:
     def _finish(
         self, connection: sa.Connection, claim: Claim, ended: Sequence[_Ended]
     ) -> bool | None:
-        """Write everything; None, and nothing written, if chunks have to go up again."""
+        """Write everything; False if the claim is lost, None if chunks have to go up again."""
         chunks = [chunk for one in ended for chunk in one.chunks]
         is_small = weights.are_small(chunks)
         if not is_small and weights.missing_chunks(connection, {c.digest for c in chunks}):
             return None
         if not claims.finish(connection, self._uuid, claim):
-            return claims.was_finished_by(connection, self._uuid, claim)
+            return False
         if is_small:
             weights.insert_chunks(connection, chunks)
         weights.insert_snapshots(

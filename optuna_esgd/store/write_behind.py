@@ -160,13 +160,14 @@ class WriteBehind:
             if self.is_doubtful:
                 plan, keys = None, ()
             if self._thread is not None and keys and not self._is_short:
-                following, is_new = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
+                following = self._claim_ahead(claim.worker, plan, keys, lease_seconds)
                 if following is not None:
                     keeping = ExitStack()  # from now on, however long the thread is busy
                     keeping.enter_context(keep_lease(self, claim, lease_seconds))
-                    new_keys = (following.slot.key,) if is_new else ()
+                    is_new = plan is not None and following.slot.key in plan.slot_keys
+                    new = following if is_new else None
                     done = self._thread.submit(
-                        self._write, keeping, claim, outcomes, plan, lease_seconds, new_keys
+                        self._write, keeping, claim, outcomes, plan, lease_seconds, new
                     )
                     self._writing = _Writing(done, following, is_new)
                     return Onward(is_finished=True, is_planned=plan is not None, claim=following)
@@ -191,23 +192,20 @@ class WriteBehind:
 
     def _claim_ahead(
         self, worker: str, plan: Plan | None, keys: Sequence[SlotKey], lease_seconds: float
-    ) -> tuple[Claim | None, bool]:
-        """The claim to go on with, and whether it is made together with the plan.
-
-        That of a new plan's first slot is known before it is made.
-        """
+    ) -> Claim | None:
+        """The claim to go on with: that of a new plan's first slot is known before it is made."""
         planned = {} if plan is None else dict(zip(plan.slot_keys, plan.cohorts, strict=True))
         there = [key for key in keys if key not in planned]
         if there:
             made = self.population.claim_one_of(there, worker=worker, lease_seconds=lease_seconds)
             if made is not None:
-                return made, False
+                return made
         key = min((key for key in keys if key in planned), default=None)
         if key is None:
-            return None, False
+            return None
         numbers = tuple(planned[key])
         slot = Slot(key=key, numbers=numbers, state="claimed", is_claimable=False, attempt=1)
-        return Claim(slot=slot, attempt=1, worker=worker), True
+        return Claim(slot=slot, attempt=1, worker=worker)
 
     def _write(
         self,
@@ -216,7 +214,7 @@ class WriteBehind:
         outcomes: Sequence[Outcome],
         plan: Plan | None,
         lease_seconds: float,
-        keys: Sequence[SlotKey],
+        new: Claim | None,
     ) -> bool:
         """Finish the slot, in the thread; whether all became as it was answered.
 
@@ -226,12 +224,16 @@ class WriteBehind:
             outcomes: Of its individuals.
             plan: What comes next, if that is known.
             lease_seconds: Of the claim to go on with.
-            keys: Its slot, if it is made here together with the plan; else none.
+            new: That claim, if it is made here together with the plan.
         """
         try:
             with keeping:
                 onward = self.population.finish_and_go_on(
-                    claim, outcomes, plan=plan, keys=keys, lease_seconds=lease_seconds
+                    claim,
+                    outcomes,
+                    plan=plan,
+                    keys=() if new is None else (new.slot.key,),
+                    lease_seconds=lease_seconds,
                 )
         except StorageError:
             raise
@@ -244,7 +246,14 @@ class WriteBehind:
         if not onward.is_finished:
             warn_of_lost_lease(claim)
             return False
-        return not keys or (onward.claim is not None and onward.claim.attempt == 1)
+        # Without a barrier somebody else's plan by the same name is of other individuals.
+        is_planned = plan is None or onward.is_planned
+        is_claimed = new is None or (
+            onward.claim is not None and onward.claim.attempt == new.attempt
+        )
+        if not (is_planned and is_claimed) and onward.claim is not None:
+            self.population.release(onward.claim)  # nobody knows of it
+        return is_planned and is_claimed
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
         """Prolong a lease; nothing is to be done for one that is still being made.

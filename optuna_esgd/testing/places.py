@@ -11,7 +11,7 @@ from optuna_esgd.engine.asynchronous import plan_births, plan_brood
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.foresight import after_slot
-from optuna_esgd.engine.individual import Facts, Plan, Slot, SlotKey
+from optuna_esgd.engine.individual import Facts, Plan, Reference, Slot, SlotKey
 from optuna_esgd.engine.places import current_holders
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.store.verification import verify
@@ -155,6 +155,24 @@ class PlaceContract(Contract):
         (facts, slot) = self._finished(population, 0)
         assert slot.key == SlotKey(0, 0, 0)
         assert population.commit_plan(plan_brood(slot, facts, configuration))
+
+    @asynchronous
+    def test_optimizer_states_are_kept_with_the_weights(
+        self, population: Population, configuration: Configuration
+    ) -> None:
+        """Somebody may have planned, before the others went on, to breed from a pinned one."""
+        self._begin(population)
+        pinned, other = Reference(0, 0, 2), Reference(0, 0, 3)
+        population.pin(pinned)
+        for _ in range(3):
+            self._advance(population, configuration, 1)
+        population.collect_garbage()
+        assert population.read_weights(pinned) is not None
+        assert population.read_optimizer_state(pinned) is not None
+        assert population.read_optimizer_state(other) is None
+        population.pin(pinned, pinned=False)
+        population.collect_garbage()
+        assert population.read_optimizer_state(pinned) is None
 
     @asynchronous
     @pytest.mark.parametrize("n_plans", [1, 2], ids=["scoring", "training"])

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from functools import partial
 
 import optuna
 from optuna.study import StudyDirection
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.trainer.guidance import described
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
 
 _logger = logging.getLogger(__name__)
 
 # Words in a metric's name, by which most metrics say what they are.
-_BETTER_HIGH = frozenset({"acc", "accuracy", "auc", "auroc", "f1", "iou", "precision", "recall"})
+_BETTER_HIGH = frozenset({"acc", "accuracy", "auc", "auroc", "f1", "iou", "recall"})
 _BETTER_LOW = frozenset({"entropy", "error", "loss", "mae", "mse", "nll", "perplexity", "rmse"})
 
+_TURNED = frozenset({"inverse", "neg", "negated", "negative"})
 # Between the words of MSELoss and of BinaryAccuracy.
 _NEW_WORD = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 
@@ -43,8 +45,9 @@ def check_direction(study: optuna.Study, task: Task) -> None:
                 "Give SupervisedTask(metric=...), or create the study with direction='minimize'."
             )
         return
-    name = described(task.metric) or ""
-    if is_better_high(name) is (not maximizes):
+    name = _name_of(task.metric)
+    better_high = is_better_high(name)
+    if better_high is not None and better_high != maximizes:
         now, then = ("maximises", "minimize") if maximizes else ("minimises", "maximize")
         _logger.warning(
             "The study %s %s. If that is the wrong way, create another one with direction=%r.",
@@ -54,9 +57,18 @@ def check_direction(study: optuna.Study, task: Task) -> None:
         )
 
 
+def _name_of(metric: Callable[..., object]) -> str:
+    """What a function, or the class of an object that is called, is called itself."""
+    while isinstance(metric, partial):
+        metric = metric.func
+    return str(getattr(metric, "__name__", type(metric).__name__))
+
+
 def is_better_high(name: str) -> bool | None:
     """Whether a metric is better the higher it is, by its name; None if that does not say."""
     words = set(re.findall(r"[a-z0-9]+", re.sub(_NEW_WORD, " ", name).lower()))
+    if words & _TURNED:
+        return None
     if words & _BETTER_LOW:  # "accuracy_loss" too
         return False
     return True if words & _BETTER_HIGH else None

@@ -22,6 +22,7 @@ from optuna_esgd.engine.foresight import (
     Ahead,
     after_plan,
     after_plan_of_cohort,
+    is_pure,
     is_round_finished,
     look_ahead,
 )
@@ -322,26 +323,28 @@ class WorkLoop:
     def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> Ahead:
         """What is known to be when this slot is finished."""
         self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
-        if self.configuration.asynchronous:
-            self._store.settle()
-            if self._store.is_doubtful:
-                return Ahead()  # what was read may follow from what is not so; see ``decide``
-            self._facts = self._store.facts()  # the others have gone on meanwhile
-        elif claim.slot.key[:2] != (self._facts.generation, self._facts.round):
+        if not is_pure(self._explore) and self.configuration.asynchronous:
             return Ahead()
         try:
+            if self.configuration.asynchronous:
+                self._store.settle()
+                if self._store.is_doubtful:
+                    return Ahead()  # what was read may follow from what is not so; see ``decide``
+                self._facts = self.population.facts()  # the others have gone on meanwhile
+            elif claim.slot.key[:2] != (self._facts.generation, self._facts.round):
+                return Ahead()
             return look_ahead(self._facts, claim, outcomes, self.configuration, self._explore)
+        except StorageError:
+            raise  # the slot cannot be finished either
         except Exception:  # noqa: BLE001 - not the slot's fault; it comes up again in its turn
             return Ahead()
 
     def _finish(self, claim: Claim, outcomes: Sequence[Outcome], ahead: Ahead) -> Onward:
         """Store what became of a slot, together with what this worker would do next anyway."""
         keys: Sequence[SlotKey] = ()
-        if self.claims_ahead and not self.preemption.is_requested:
-            following = self._rest or ahead.following
-            keys = () if following is None else [slot.key for slot in following.slots]
-            if ahead.plan is not None and not self.configuration.asynchronous:
-                keys = ahead.plan.slot_keys
+        following = ahead.following or self._rest
+        if self.claims_ahead and not self.preemption.is_requested and following is not None:
+            keys = [slot.key for slot in following.slots]
         self._claimed_at = time.monotonic()
         onward = self._store.finish_and_go_on(
             claim,
@@ -363,19 +366,22 @@ class WorkLoop:
             return
         if ahead.facts is None or self._store.is_doubtful:
             return
-        self._facts = ahead.facts
+        plan, self._facts = ahead.plan, ahead.facts
         if self.configuration.asynchronous:
-            if ahead.plan is not None:
-                self._facts = after_plan_of_cohort(ahead.facts, ahead.plan)
+            if plan is not None and not onward.is_planned:
+                return  # somebody else will have planned from other facts, which are to be read
+            if plan is not None:
+                self._facts = after_plan_of_cohort(ahead.facts, plan)
             self._rest = None if onward.claim is None else ahead.following
+            self._are_foreseen = onward.is_planned and onward.claim is None
         else:
             self._are_foreseen = is_round_finished(ahead.facts)
-            if ahead.plan is not None:
+            if plan is not None:
                 self.tell(ahead.facts.individuals)
                 # If somebody else has stored it, it is the same.
-                self._facts = after_plan(ahead.facts, ahead.plan)
-        if ahead.plan is not None and onward.is_planned:
-            self._clear_away(ahead.plan)
+                self._facts = after_plan(ahead.facts, plan)
+        if plan is not None and onward.is_planned:
+            self._clear_away(plan)
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
         everyone = self._everyone(slot)

@@ -15,6 +15,7 @@ from optuna_esgd.evolution.space import (
     Range,
     Scale,
     Value,
+    begin,
     contains,
     middle,
     perturb,
@@ -303,3 +304,16 @@ def test_ranges_without_a_start_are_written_as_ever() -> None:
     assert repr(IntRange(1, 9, start=3)) == (
         "IntRange(low=1, high=9, scale='linear', step=1, start=3)"
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(0.1, 0.9, 0.1), (0.0, 2.0, 0.05), (0.1, 2.0, 0.2)]
+)
+def test_every_point_of_a_grid_is_a_start(low: float, high: float, step: float) -> None:
+    """As people write it: 0.3, not 0.1 + 2 * 0.1."""
+    rng = stream(0, "start")
+    for number in range(round((high - low) / step)):
+        start = round(low + number * step, 6)
+        range_ = FloatRange(low, high, step=step, start=start)
+        assert begin(range_, rng) == pytest.approx(start)
+        assert begin(range_, rng) == low + number * step

@@ -179,17 +179,32 @@ def test_a_slot_elsewhere_is_claimed_before_the_plan_is_written(
     assert not store.is_doubtful
 
 
-def test_a_slot_elsewhere_stays_claimed_when_the_plan_comes_too_late(
+def test_a_plan_that_comes_too_late_is_doubtful_and_the_claim_elsewhere_stays(
     store: WriteBehind, gate: Gate
 ) -> None:
+    """What was answered to be planned may be planned otherwise by now."""
     plan = example_plan(0, round_=1)
     onward = finish(store, take(store, FIRST), [SECOND], plan)
     assert onward.claim is not None
     assert store.population.commit_plan(plan)
     gate.open()
     store.settle()
-    assert not store.is_doubtful, "nothing was answered that is not so"
-    assert finish(store, onward.claim).is_finished
+    assert store.is_doubtful
+    assert states(store.population) == ["finished", "claimed", "free", "free"]
+    assert store.release(onward.claim)
+
+
+def test_a_slot_of_somebody_elses_plan_is_not_kept(store: WriteBehind, gate: Gate) -> None:
+    """It has the name that was expected, but perhaps others in it."""
+    claim, plan = take(store, FIRST), example_plan(0, round_=1)
+    onward = finish(store, claim, plan.slot_keys, plan)
+    assert onward.claim is not None
+    assert store.population.commit_plan(plan)
+    gate.open()
+    store.settle()
+    assert store.is_doubtful
+    assert states(store.population) == ["finished", "free", "free", "free"]
+    assert not finish(store, onward.claim).is_finished
 
 
 def test_where_all_else_is_taken_the_new_plan_is_gone_on_with(

@@ -23,12 +23,20 @@ def smoothness(outputs: Tensor, targets: Tensor) -> Tensor:
     return -(outputs.square().mean() + targets.float().mean())
 
 
+class Loss:
+    """A metric in something that is called otherwise."""
+
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return accuracy(outputs, targets)
+
+
 @pytest.mark.parametrize(
     ("metric", "direction", "message"),
     [
         (accuracy, "minimize", "The study minimises accuracy."),
         (partial(accuracy), "minimize", "direction='maximize'"),
         (accuracy, "maximize", ""),
+        (Loss().accuracy, "maximize", ""),
         (nn.functional.mse_loss, "maximize", "The study maximises mse_loss."),
         (smoothness, "minimize", ""),
         (smoothness, "maximize", ""),
@@ -63,6 +71,10 @@ def test_the_wrong_way_is_warned_of(
         ("<lambda>", None),
         ("score", None),
         ("recalling", None),
+        ("neg_mean_squared_error", None),
+        ("NegLogLoss", None),
+        ("inverse_perplexity", None),
+        ("half_precision", None),
     ],
 )
 def test_what_a_name_says(name: str, expected: bool | None) -> None:

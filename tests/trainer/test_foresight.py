@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -167,6 +168,14 @@ class Guarded(Workshop):
         ]
 
 
+class Slow(Guarded):
+    """Long enough for what is queued to be done meanwhile."""
+
+    def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        time.sleep(0.05)
+        return super().train(individuals, checkpoints)
+
+
 class Counted(WorkLoop):
     """Counts plans that do not go with a slot."""
 
@@ -204,6 +213,65 @@ def test_without_a_barrier_every_slot_leads_on(
     assert verify(population, configuration) == []
     assert sum(loop.n_plans for loop in loops) == 1, "the founders"
     assert n_read <= len(slots) + 12 * n_workers, "to begin and to wait"
+
+
+@pytest.mark.parametrize("writes_behind", [False, True])
+def test_without_a_barrier_a_plan_that_was_refused_is_forgotten(
+    make: Make, writes_behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else will plan from other facts: other individuals by the same names."""
+    monkeypatch.setattr(write_behind, "_SHORT_SECONDS", 0.0 if writes_behind else math.inf)
+    configuration = _configure(1, 1, asynchronous=True)
+    population = make(configuration)
+    loop = WorkLoop(population, configuration, explore_nothing, Guarded())
+    kind: Any = type(population)
+    name = "commit_plan" if kind is MemoryPopulation else "_commit_plan"
+    commit, refused = getattr(kind, name), Reference(0, 1, 3)  # of the founder that ends last
+
+    def refuse_once(self: Any, *arguments: Any) -> bool:
+        nonlocal refused
+        if any(one.reference == refused for one in arguments[-1].individuals):
+            refused = Reference(-1, 0, 0)
+            return False
+        stored: bool = commit(self, *arguments)
+        return stored
+
+    monkeypatch.setattr(kind, name, refuse_once)
+    with loop.working_ahead():
+        while refused.generation == 0:
+            loop.act(loop.decide())
+            loop._store.settle()
+        action = loop.decide()
+        stored = {one.reference for one in population.individuals()}
+        assert {one.reference for one in loop._facts.individuals} <= stored
+        assert isinstance(action, Commit), "the plan that is still to be made"
+        loop.act(action)
+        while loop.act(loop.decide()):
+            pass
+    assert all(slot.state == "finished" for slot in population.slots())
+    assert verify(population, configuration) == []
+
+
+def test_without_a_barrier_what_was_queued_is_not_a_slots_fault(make: Make) -> None:
+    configuration = _configure(1, 1, asynchronous=True)
+    population = make(configuration)
+    loop = WorkLoop(population, configuration, explore_nothing, Slow())
+
+    def fail() -> None:
+        raise RuntimeError("no trial can be shown")
+
+    def work() -> None:
+        with loop.working_ahead():
+            loop.act(loop.decide())
+            loop.act(loop.decide())
+            loop.later(fail)
+            loop.act(loop.decide())
+            loop.later(lambda: None)
+
+    with pytest.raises(RuntimeError, match="no trial can be shown"):
+        work()
+    assert all(slot.n_failures == 0 for slot in population.slots())
+    assert sum(slot.state == "finished" for slot in population.slots()) == 2
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
