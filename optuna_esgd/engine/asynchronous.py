@@ -24,8 +24,9 @@ All keys differ, so ties need no care; and the means follow their summands (``me
 The facts a plan was made from may be out of date when it is committed: the proof asks only that
 they were true once. A slot's own end, which is committed together with the plan that follows from
 it, may be added to them: who chooses a birth has just scored offspring, which changes no key, or
-has none and goes on with its own holder, whatever the others do. What the order of events decides is who is bred and chosen: so results depend
-on how fast the workers are, and a seed does not determine them.
+has none and goes on with its own holder, whatever the others do. What the order of events decides
+is who is bred and chosen: so results depend on how fast the workers are, and a seed does not
+determine them.
 """
 
 from __future__ import annotations

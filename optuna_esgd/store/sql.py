@@ -387,13 +387,13 @@ class SqlPopulation:
             return read(self._database, claims.was_finished_by, self._uuid, claim)
 
         def body(connection: sa.Connection) -> bool | None:
-            is_finished = self._finish(connection, claim, ended)
-            is_again = is_finished is False and claims.was_finished_by(
-                connection, self._uuid, claim
-            )
-            if is_finished or is_again:
+            is_now = self._finish(connection, claim, ended)
+            if is_now is None:
+                return None
+            is_again = not is_now and claims.was_finished_by(connection, self._uuid, claim)
+            if is_now or is_again:
                 go_on(connection, is_again)
-            return is_finished or is_again if is_finished is not None else None
+            return is_now or is_again
 
         return self._upload(chunks, claim, body)
 
