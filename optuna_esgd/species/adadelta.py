@@ -20,7 +20,7 @@ class Adadelta(Species):
 
     defaults: ClassVar[Mapping[str, Setting]] = {
         "lr": FloatRange(1e-2, 10.0, "log"),
-        "rho": FloatRange(0.8, 0.99, "one_minus", start=0.9),
+        "rho": FloatRange(0.8, 0.99, "one_minus"),
         "weight_decay": FloatRange(1e-6, 1e-2, "log"),
     }
 

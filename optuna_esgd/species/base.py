@@ -46,9 +46,9 @@ class Species:
 
     Each hyperparameter is either *searched* over a ``FloatRange``, ``IntRange`` or ``Choices``, or
     *fixed* to any other value. Shorthands: a tuple ``(low, high)`` narrows the default range and
-    keeps its scale (linear where there is none), but no ``start``; a list is ``Choices`` of its
-    items. A tuple for an argument that takes tuples, such as ``betas``, is a fixed value; such
-    arguments are searched by the names of their parts, ``beta1`` and ``beta2``.
+    keeps its scale (linear where there is none); a list is ``Choices`` of its items. A tuple for
+    an argument that takes tuples, such as ``betas``, is a fixed value; such arguments are searched
+    by the names of their parts, ``beta1`` and ``beta2``.
 
     Args:
         optimizer_class: Called as ``optimizer_class(parameters, **hyperparameters)``.

@@ -20,7 +20,7 @@ class RMSprop(Species):
 
     defaults: ClassVar[Mapping[str, Setting]] = {
         "lr": FloatRange(1e-4, 1e-1, "log"),
-        "alpha": FloatRange(0.9, 0.999, "one_minus", start=0.99),
+        "alpha": FloatRange(0.9, 0.999, "one_minus"),
         "weight_decay": FloatRange(1e-6, 1e-2, "log"),
     }
 

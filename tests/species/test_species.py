@@ -207,29 +207,3 @@ def test_names_are_found_in_capitals_or_not() -> None:
     resolved = resolve_species(["sgd", "ADAMW", "nonlinearcg", "stdp"])
     assert [species.name for species in resolved] == ["SGD", "AdamW", "NonlinearCG", "STDP"]
     assert named_species().keys() - stock_species().keys() == {"STDP"}
-
-
-@pytest.mark.parametrize("name", stock_species())
-def test_what_founders_begin_with_is_torchs_default_or_the_usual_momentum(name: str) -> None:
-    """Momentum and the mean of squares; rates are drawn, since none suits most models."""
-    [species] = resolve_species([name])
-    for parameter, range_ in species.space.items():
-        start = None if isinstance(range_, Choices) else range_.start
-        if parameter == "momentum":
-            assert start == 0.9
-        elif parameter in ("beta2", "alpha", "rho"):
-            assert start == species.default_of(parameter)
-        else:
-            assert start is None
-
-
-def test_ranges_written_as_tuples_are_what_studies_before_had() -> None:
-    """So they can go on: with the same words for the same ranges, from which founders drew."""
-    assert repr(SGD(momentum=(0.5, 0.99))) == (
-        "<species SGD: lr=FloatRange(low=0.001, high=1.0, scale='log', step=None), "
-        "momentum=FloatRange(low=0.5, high=0.99, scale='one_minus', step=None), "
-        "weight_decay=FloatRange(low=1e-06, high=0.01, scale='log', step=None), "
-        "nesterov=False, dampening=0.0>"
-    )
-    assert "start" not in repr(Adam(beta2=(0.9, 0.9999)))
-    assert "start=0.999" in repr(Adam())
