@@ -98,14 +98,18 @@ class _Keeper:
 
     def _run(self) -> None:
         with self._changed:
-            while self._leases:
-                first = min(self._leases, key=lambda lease: lease.due)
-                seconds = first.due - time.monotonic()
+            while True:
+                first = min(self._leases, key=lambda lease: lease.due, default=None)
+                # The first one may have ended before this thread had its first turn.
+                due = self._wakes_at if first is None else first.due
+                seconds = due - time.monotonic()
                 if seconds > 0:
-                    self._wakes_at = first.due
+                    self._wakes_at = due
                     self._changed.wait(seconds)
-                else:
+                elif first is not None:
                     self._renew(first)
+                else:
+                    break
             self._thread = None
 
     def _renew(self, lease: _Lease) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from optuna_esgd.engine.individual import Claim, SlotKey
 from optuna_esgd.errors import StorageError
+from optuna_esgd.store import lease
 from optuna_esgd.store.lease import keep_lease
 from optuna_esgd.store.memory import MemoryPopulation
 from optuna_esgd.testing.examples import example_plan, take
@@ -70,6 +71,27 @@ def test_leases_that_end_soon_share_a_thread() -> None:
     for _ in range(20):
         with keep_lease(population, claim, 3600.0):  # a machine that stands still wakes nobody
             threads |= keepers() - before
+    assert len(threads) == 1
+
+
+def test_a_lease_that_ends_at_once_leaves_its_thread_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where threads wait long for their first turn."""
+    run = lease._Keeper._run
+
+    def run_late(self: lease._Keeper) -> None:
+        time.sleep(0.05)
+        run(self)
+
+    monkeypatch.setattr(lease._Keeper, "_run", run_late)
+    population = MemoryPopulation({})
+    claim = _claimed(population)
+    threads = set()
+    for _ in range(2):
+        with keep_lease(population, claim, 3600.0):
+            threads.add(lease._keepers[population]._thread)
+        time.sleep(0.1)
     assert len(threads) == 1
 
 
