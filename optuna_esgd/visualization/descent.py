@@ -23,10 +23,15 @@ def common_ancestor(history: History) -> int | None:
     """
     if not history.n_individuals:
         return None
+    levels = _levels(history)
     rows = np.arange(history.n_individuals)[history.rows(history.last_complete)]
-    while len(rows) > 1 and history.first_parent[rows[0]] >= 0:
-        rows = np.unique(history.first_parent[rows])
-    return int(rows[0]) if len(rows) == 1 else None
+    while len(rows) > 1:
+        is_last = levels[rows] == levels[rows].max()  # nobody else descends from these
+        parents = history.first_parent[rows[is_last]]
+        if (parents < 0).any():
+            return None
+        rows = np.unique(np.concatenate([rows[~is_last], parents]))
+    return int(rows[0])
 
 
 def is_alive(history: History) -> Booleans:
@@ -37,9 +42,11 @@ def is_alive(history: History) -> Booleans:
     alive = np.zeros(history.n_individuals, dtype=np.bool_)
     if history.n_individuals:
         alive[history.starts[history.last_complete] :] = True
-    for generation in range(history.n_generations - 1, 0, -1):
-        rows = history.rows(generation)
-        alive[history.first_parent[rows][alive[rows]]] = True
+    rows = np.flatnonzero(alive)
+    while len(rows):
+        parents = np.unique(history.first_parent[rows])
+        rows = parents[(parents >= 0) & ~alive[parents]]
+        alive[rows] = True
     return alive
 
 
@@ -51,6 +58,11 @@ def founder_shares(history: History) -> Floats:
     """
     n_founders = int((history.generation == 0).sum())
     shares = np.zeros((history.n_generations, n_founders))
+    if not _is_generation_by_generation(history):
+        ancestry = _whole_ancestry(history, n_founders)
+        for generation in range(history.n_generations):
+            shares[generation] = ancestry[history.rows(generation)].mean(axis=0)
+        return shares
     ancestry = np.eye(n_founders)
     for generation in range(history.n_generations):
         if generation:
@@ -78,3 +90,34 @@ def _matrix(history: History, generation: int) -> Floats:
     at = (history.child[first:last] - start, history.parent[first:last] - before)
     np.add.at(matrix, at, history.weight[first:last])
     return matrix
+
+
+def _is_generation_by_generation(history: History) -> bool:
+    """Whether all parents are of the generation before: without a barrier they need not be."""
+    generation = history.generation
+    return bool((generation[history.parent] == generation[history.child] - 1).all())
+
+
+def _levels(history: History) -> Integers:
+    """(n,) by how many births at most an individual is away from a founder."""
+    if _is_generation_by_generation(history):
+        return history.generation
+    levels = np.zeros(history.n_individuals, dtype=np.int64)
+    while True:
+        later = levels.copy()
+        np.maximum.at(later, history.child, levels[history.parent] + 1)
+        if (later == levels).all():
+            return levels
+        levels = later
+
+
+def _whole_ancestry(history: History, n_founders: int) -> Floats:
+    """(n, founders) part of each founder in each individual, from parents to children."""
+    ancestry = np.zeros((history.n_individuals, n_founders))
+    ancestry[:n_founders] = np.eye(n_founders)
+    level_of_child = _levels(history)[history.child]
+    for level in range(1, int(level_of_child.max(initial=0)) + 1):
+        at = level_of_child == level
+        parts = history.weight[at, None] * ancestry[history.parent[at]]
+        np.add.at(ancestry, history.child[at], parts)
+    return ancestry

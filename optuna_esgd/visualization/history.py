@@ -52,7 +52,7 @@ class History:
         first_parent: (n,) row of the individual whose species and hyperparameters it inherited;
             -1 for founders.
         child: (edges,) row of an individual, once per parent it has.
-        parent: (edges,) row of that parent, of the generation before.
+        parent: (edges,) row of that parent: of the generation before, or, asynchronously, of any.
         weight: (edges,) its part in the average the child was born as; 1 in all per child.
         spans: Who worked on what, and when.
         best_fitness: Lowest of all, stored offspring included; inf while there is none.

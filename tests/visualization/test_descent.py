@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 
+from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.visualization.descent import (
+    _whole_ancestry,
     common_ancestor,
     effective_number,
     founder_shares,
@@ -15,6 +19,12 @@ from optuna_esgd.visualization.descent import (
 )
 from optuna_esgd.visualization.history import History
 from tests.visualization.histories import NOTHING, histories, history, one
+
+
+def _bred(generation: int, number: int, *parents: tuple[int, int]) -> Individual:
+    lineage = tuple(Reference(parent[0], 0, parent[1]) for parent in parents)
+    return replace(one(generation, number, 1.0, 0, 0), parents=lineage)
+
 
 FAMILY = history(
     one(0, 0, 4.0),
@@ -82,3 +92,32 @@ def test_shares_add_up_and_founders_never_come_back(read: History) -> None:
     assert np.all((shares[1:] == 0) | (shares[:-1] > 0))
     number = effective_number(shares)
     assert np.all((number >= 1 - 1e-9) & (number <= shares.shape[1] + 1e-9))
+
+
+# Without a barrier: parents of two generations ago, of the same one, and of a later one.
+_FAR = history(
+    one(0, 0, 4.0),
+    one(0, 1, 3.0),
+    _bred(1, 0, (0, 0), (0, 1)),
+    _bred(1, 1, (2, 0), (0, 1)),
+    _bred(2, 0, (1, 0), (0, 0)),
+    _bred(2, 1, (2, 0), (1, 1)),
+)
+
+
+def test_parents_of_any_generation() -> None:
+    shares = founder_shares(_FAR)
+    assert shares[0] == pytest.approx([0.5, 0.5])
+    assert shares[1] == pytest.approx([(0.5 + 0.375) / 2, (0.5 + 0.625) / 2])
+    assert shares[2] == pytest.approx([(0.75 + 0.5625) / 2, (0.25 + 0.4375) / 2])
+    assert is_alive(_FAR).tolist() == [True, False, True, False, True, True]
+    assert common_ancestor(_FAR) == 4
+    assert main_line(_FAR, 3).tolist() == [0, 2, 4, 3]
+
+
+@given(histories())
+def test_both_ways_to_founders_shares_agree(read: History) -> None:
+    n_founders = int((read.generation == 0).sum())
+    ancestry = _whole_ancestry(read, n_founders)
+    for generation, row in enumerate(founder_shares(read)):
+        assert ancestry[read.rows(generation)].mean(axis=0) == pytest.approx(row)
