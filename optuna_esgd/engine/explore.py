@@ -138,8 +138,8 @@ def explore_value(
         reference: Whose value.
         name: The parameter's name.
         range_: Its range; ``lr`` is annealed by ``annealed_range`` first.
-        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range, or for a
-            founder that is going to pass its values on to begin with the range's ``start``.
+        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range. Founders
+            whose values are going to be inherited begin with its ``start``, if it has one.
     """
     rng = stream(
         configuration.seed, reference.generation, reference.number, "hyperparameter", name

@@ -30,11 +30,13 @@ class Ahead:
     Attributes:
         facts: After the slot, before the plan; None if nothing is known.
         plan: What the slot leads to; None if that depends on others, or nothing is left to plan.
+        planned: The facts after the plan; None without one.
         following: What there will be to do after that plan; without a barrier, also without one.
     """
 
     facts: Facts | None = None
     plan: Plan | None = None
+    planned: Facts | None = None
     following: Train | Evaluate | None = None
 
 
@@ -74,8 +76,10 @@ def look_ahead(
     action = decide(facts, configuration, explore)
     if not isinstance(action, Commit):
         return Ahead(facts)
-    after = decide(after_plan(facts, action.plan), configuration, explore)
-    return Ahead(facts, action.plan, after if isinstance(after, Train | Evaluate) else None)
+    planned = after_plan(facts, action.plan)
+    after = decide(planned, configuration, explore)
+    following = after if isinstance(after, Train | Evaluate) else None
+    return Ahead(facts, action.plan, planned, following)
 
 
 def _look_ahead_of_places(
@@ -85,9 +89,10 @@ def _look_ahead_of_places(
     if slot is None:
         return Ahead()  # the lease was lost, and the places went on
     plan = asynchronous.plan_next(slot, facts, configuration, explore)
-    planned = facts if plan is None else after_plan_of_cohort(facts, plan)
-    after = decide(planned, configuration, explore)
-    return Ahead(facts, plan, after if isinstance(after, Train | Evaluate) else None)
+    planned = None if plan is None else after_plan_of_cohort(facts, plan)
+    after = decide(facts if planned is None else planned, configuration, explore)
+    following = after if isinstance(after, Train | Evaluate) else None
+    return Ahead(facts, plan, planned, following)
 
 
 def after_plan(facts: Facts, plan: Plan) -> Facts:

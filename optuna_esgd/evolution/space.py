@@ -21,6 +21,14 @@ Value: TypeAlias = float | int | str | bool | None
 _SHRINK, _GROW = 0.8, 1.25  # Jaderberg et al. 2017, section 4: perturb by 0.8 or 1.25
 
 
+def _as_text(range_: FloatRange | IntRange) -> str:
+    """A range as it has always been written where nothing is said about founders.
+
+    Studies remember ranges in these words.
+    """
+    return f"{type(range_).__name__}({_in_words(range_)})"
+
+
 @dataclass(frozen=True)
 class FloatRange:
     """Real values in [low, high], on a grid of ``step`` from ``low`` on where one is given.
@@ -38,9 +46,7 @@ class FloatRange:
         """Refuse an empty range, or one its scale does not cover."""
         _check_range(self)
 
-    def __repr__(self) -> str:
-        """As it has always been where nothing is said about founders: studies remember it."""
-        return f"{type(self).__name__}({_in_words(self)})"
+    __repr__ = _as_text
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,7 @@ class IntRange:
         """Refuse an empty range, or one its scale does not cover."""
         _check_range(self)
 
-    def __repr__(self) -> str:
-        """As it has always been where nothing is said about founders: studies remember it."""
-        return f"{type(self).__name__}({_in_words(self)})"
+    __repr__ = _as_text
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,8 @@ def _check_range(range_: FloatRange | IntRange) -> None:
     name, low, high = type(range_).__name__, range_.low, range_.high
     is_whole = isinstance(range_, IntRange)
     kind, wanted = (int, "whole") if is_whole else ((int, float), "real")
-    numbers = [low, high, *((range_.step,) if is_whole or range_.step is not None else ())]
-    numbers += [] if range_.start is None else [range_.start]
+    optional = [one for one in (range_.step, range_.start) if one is not None]
+    numbers = [low, high, *([range_.step] if is_whole else ()), *optional]
     if any(isinstance(number, bool) or not isinstance(number, kind) for number in numbers):
         raise ConfigurationError(f"{name} needs {wanted} numbers, got {_in_words(range_)}.")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):

@@ -384,9 +384,9 @@ class MemoryPopulation:
                     del self._weights[reference]
                     one = self._individuals[reference]
                     self._individuals[reference] = replace(one, is_stored=False)
+            needed_states = needed | kept if self._is_asynchronous else needed
             for reference in [*self._optimizer_states]:
-                is_kept = self._is_asynchronous and reference in kept
-                if reference not in needed and not is_kept:
+                if reference not in needed_states:
                     del self._optimizer_states[reference]
             self._drop_unreferenced()
             return before - self.stored_bytes()

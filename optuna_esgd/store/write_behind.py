@@ -164,12 +164,12 @@ class WriteBehind:
                 if following is not None:
                     keeping = ExitStack()  # from now on, however long the thread is busy
                     keeping.enter_context(keep_lease(self, claim, lease_seconds))
-                    is_new = plan is not None and following.slot.key in plan.slot_keys
-                    new = following if is_new else None
+                    planned = () if plan is None else plan.slot_keys
+                    new = following if following.slot.key in planned else None
                     done = self._thread.submit(
                         self._write, keeping, claim, outcomes, plan, lease_seconds, new
                     )
-                    self._writing = _Writing(done, following, is_new)
+                    self._writing = _Writing(done, following, is_new=new is not None)
                     return Onward(is_finished=True, is_planned=plan is not None, claim=following)
                 keys = ()
             return self.population.finish_and_go_on(
@@ -248,12 +248,12 @@ class WriteBehind:
             return False
         # Without a barrier somebody else's plan by the same name is of other individuals.
         is_planned = plan is None or onward.is_planned
-        is_claimed = new is None or (
-            onward.claim is not None and onward.claim.attempt == new.attempt
-        )
-        if not (is_planned and is_claimed) and onward.claim is not None:
-            self.population.release(onward.claim)  # nobody knows of it
-        return is_planned and is_claimed
+        claim_made = onward.claim
+        is_claimed = new is None or (claim_made is not None and claim_made.attempt == new.attempt)
+        is_as_answered = is_planned and is_claimed
+        if claim_made is not None and not is_as_answered:
+            self.population.release(claim_made)  # nobody knows of it
+        return is_as_answered
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> bool:
         """Prolong a lease; nothing is to be done for one that is still being made.

@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 # Words in a metric's name, by which most metrics say what they are.
 _BETTER_HIGH = frozenset({"acc", "accuracy", "auc", "auroc", "f1", "iou", "recall"})
 _BETTER_LOW = frozenset({"entropy", "error", "loss", "mae", "mse", "nll", "perplexity", "rmse"})
-
+# Words that turn a metric round.
 _TURNED = frozenset({"inverse", "neg", "negated", "negative"})
 # Between the words of MSELoss and of BinaryAccuracy.
 _NEW_WORD = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"

@@ -21,7 +21,6 @@ from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.foresight import (
     Ahead,
     after_plan,
-    after_plan_of_cohort,
     is_pure,
     is_round_finished,
     look_ahead,
@@ -323,8 +322,8 @@ class WorkLoop:
     def _look_ahead(self, claim: Claim, outcomes: Sequence[Outcome]) -> Ahead:
         """What is known to be when this slot is finished."""
         self._most_bytes = max(self._most_bytes, *map(_n_bytes, outcomes))
-        if not is_pure(self._explore) and self.configuration.asynchronous:
-            return Ahead()
+        if self.configuration.asynchronous and not is_pure(self._explore):
+            return Ahead()  # nothing would come of reading the facts
         try:
             if self.configuration.asynchronous:
                 self._store.settle()
@@ -366,22 +365,19 @@ class WorkLoop:
             return
         if ahead.facts is None or self._store.is_doubtful:
             return
-        plan, self._facts = ahead.plan, ahead.facts
         if self.configuration.asynchronous:
-            if plan is not None and not onward.is_planned:
+            if ahead.plan is not None and not onward.is_planned:
                 return  # somebody else will have planned from other facts, which are to be read
-            if plan is not None:
-                self._facts = after_plan_of_cohort(ahead.facts, plan)
             self._rest = None if onward.claim is None else ahead.following
             self._are_foreseen = onward.is_planned and onward.claim is None
         else:
             self._are_foreseen = is_round_finished(ahead.facts)
-            if plan is not None:
+            if ahead.plan is not None:
                 self.tell(ahead.facts.individuals)
-                # If somebody else has stored it, it is the same.
-                self._facts = after_plan(ahead.facts, plan)
-        if plan is not None and onward.is_planned:
-            self._clear_away(plan)
+        # With a barrier a plan that somebody else has stored is the same.
+        self._facts = ahead.facts if ahead.planned is None else ahead.planned
+        if ahead.plan is not None and onward.is_planned:
+            self._clear_away(ahead.plan)
 
     def _outcomes(self, slot: Slot, checkpoints: Checkpoints) -> list[Outcome]:
         everyone = self._everyone(slot)

@@ -112,7 +112,10 @@ def _levels(history: History) -> Integers:
 
 
 def _whole_ancestry(history: History, n_founders: int) -> Floats:
-    """(n, founders) part of each founder in each individual, from parents to children."""
+    """(n, founders) part of each founder in each individual, from parents to children.
+
+    Much more memory than one generation after the other takes, where that is enough.
+    """
     ancestry = np.zeros((history.n_individuals, n_founders))
     ancestry[:n_founders] = np.eye(n_founders)
     level_of_child = _levels(history)[history.child]

@@ -120,6 +120,13 @@ def finish_both(store: WriteBehind) -> Claim:
     return onward.claim
 
 
+def write_after_another(store: WriteBehind, gate: Gate, plan: Plan) -> None:
+    """Somebody else stores the plan while this worker's is still to be written."""
+    assert store.population.commit_plan(plan)
+    gate.open()
+    store.settle()
+
+
 def states(population: Population) -> list[str]:
     return [slot.state for slot in population.slots()]
 
@@ -186,9 +193,7 @@ def test_a_plan_that_comes_too_late_is_doubtful_and_the_claim_elsewhere_stays(
     plan = example_plan(0, round_=1)
     onward = finish(store, take(store, FIRST), [SECOND], plan)
     assert onward.claim is not None
-    assert store.population.commit_plan(plan)
-    gate.open()
-    store.settle()
+    write_after_another(store, gate, plan)
     assert store.is_doubtful
     assert states(store.population) == ["finished", "claimed", "free", "free"]
     assert store.release(onward.claim)
@@ -199,9 +204,7 @@ def test_a_slot_of_somebody_elses_plan_is_not_kept(store: WriteBehind, gate: Gat
     claim, plan = take(store, FIRST), example_plan(0, round_=1)
     onward = finish(store, claim, plan.slot_keys, plan)
     assert onward.claim is not None
-    assert store.population.commit_plan(plan)
-    gate.open()
-    store.settle()
+    write_after_another(store, gate, plan)
     assert store.is_doubtful
     assert states(store.population) == ["finished", "free", "free", "free"]
     assert not finish(store, onward.claim).is_finished
