@@ -118,7 +118,9 @@ def _results(parsed: argparse.Namespace) -> int:
 
 
 def _find_test(opened: Trained, name: str) -> Any:
-    test = getattr(opened.file.module, name, None)
+    from optuna_esgd.trainer.named_files import look_up  # noqa: PLC0415
+
+    test = look_up(opened.file.path, opened.file.module, name)
     if not callable(test):
         raise ConfigurationError(
             f"{opened.file.path.name} must define {name} as a function of a model that returns "

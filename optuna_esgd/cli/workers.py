@@ -70,8 +70,7 @@ def _add_workplace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direction",
         choices=("minimize", "maximize"),
-        default="minimize",
-        help="of a study that is made now",
+        help="of the study (a new one: minimize)",
     )
     parser.add_argument(
         "--checkpoint-every",

@@ -36,11 +36,10 @@ class NamedBenchmark:
 
 @cache
 def _find(text: str) -> Callable[[int], Any]:
-    path, module, name = load_named_file(text, "the benchmark", "digits_esgd.py:mlp")
-    found: Any = getattr(module, name, None)
-    if not callable(found):
+    file = load_named_file(text, "the benchmark", "digits_esgd.py:mlp")
+    if not callable(file.found):
         raise ConfigurationError(
-            f"{path.name} must define {name} as a function that takes a seed and returns an "
-            f"esgd.Benchmark; got {type(found).__name__}."
+            f"{file.path.name} must define {file.name} as a function that takes a seed and "
+            f"returns an esgd.Benchmark; got {type(file.found).__name__}."
         )
-    return found  # type: ignore[no-any-return]
+    return file.found  # type: ignore[no-any-return]

@@ -51,7 +51,7 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def _scores(summaries: Sequence[Summary], title: str, caption: str) -> Table:
-    table = Table(title=title, caption=f"{caption}. p: {REFERENCE} is no better")
+    table = Table(title=title, caption=f"{caption}. Small p: {REFERENCE} is better")
     table.add_column("arm")
     for metric in summaries[0].scores:
         table.add_column(escape(metric), justify="right")

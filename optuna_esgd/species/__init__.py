@@ -8,6 +8,7 @@ The *state* of an optimizer (momentum and the like) is stored and inherited, its
 are given anew.
 """
 
+from optuna_esgd.evolution.space import Choices, FloatRange, IntRange
 from optuna_esgd.optim.batched import BatchedUpdate
 from optuna_esgd.species.adadelta import Adadelta
 from optuna_esgd.species.adagrad import Adagrad
@@ -47,10 +48,13 @@ __all__ = [
     "AdamW",
     "Adamax",
     "BatchedUpdate",
+    "Choices",
     "ConditionedMutation",
     "CycleStabilizedSGD",
     "EntropySGD",
     "ExtrapolatedSGD",
+    "FloatRange",
+    "IntRange",
     "NAdam",
     "NonlinearCG",
     "PowerAMSGrad",

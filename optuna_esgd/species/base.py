@@ -238,7 +238,16 @@ class Species:
             return setting
         if isinstance(setting, list):
             return Choices(tuple(setting))
-        takes_tuples = isinstance(self._arguments.defaults.get(name), tuple)
+        default = self._arguments.defaults.get(name)
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        # Torch's own would compare the text with a number, and say so.
+        is_torch = self.optimizer_class.__module__.startswith("torch.optim")
+        if isinstance(setting, str) and is_number and is_torch:
+            raise ConfigurationError(
+                f"{name} of {self.name} must be a number, a range (low, high), or a list of a few "
+                f"values to choose from, got {setting!r}."
+            )
+        takes_tuples = isinstance(default, tuple)
         if not isinstance(setting, tuple) or takes_tuples:
             return None
         if len(setting) != 2:
@@ -246,12 +255,13 @@ class Species:
                 f"{name} of {self.name}: a range is (low, high), got {setting!r}. For a few "
                 "values to choose from, write a list."
             )
-        default = self.defaults.get(name)
-        if isinstance(default, IntRange) or self._arguments.is_whole(name):
-            scale = default.scale if isinstance(default, IntRange) else "linear"
-            return IntRange(*setting, scale=scale)
-        scale = default.scale if isinstance(default, FloatRange) else "linear"
-        return FloatRange(*setting, scale=scale)
+        usual = self.defaults.get(name)
+        is_whole = isinstance(usual, IntRange) or self._arguments.is_whole(name)
+        scale = usual.scale if isinstance(usual, FloatRange | IntRange) else "linear"
+        try:
+            return (IntRange if is_whole else FloatRange)(*setting, scale=scale)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name} of {self.name}: {error}") from None
 
     def _check_values(self) -> None:
         """Show optimizers that check them the ends of the ranges now, not in the first trial."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from functools import partial
 
 import optuna
 from optuna.study import StudyDirection
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.trainer.supervised import SupervisedTask
+from optuna_esgd.trainer.supervised import SupervisedTask, name_of
 from optuna_esgd.trainer.task import Task
 
 _logger = logging.getLogger(__name__)
@@ -26,7 +24,7 @@ _NEW_WORD = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 
 
 def check_direction(study: optuna.Study, task: Task) -> None:
-    """Refuse a study that maximises a loss; warn of one that seems to go the wrong way.
+    """Refuse a study that maximises a loss.
 
     Raises:
         ConfigurationError: See above, or the study has several objectives.
@@ -35,33 +33,31 @@ def check_direction(study: optuna.Study, task: Task) -> None:
         raise ConfigurationError(
             f"ESGD evolves one fitness, but the study has {len(study.directions)} directions."
         )
-    if not isinstance(task, SupervisedTask):
+    maximizes = study.direction == StudyDirection.MAXIMIZE
+    if isinstance(task, SupervisedTask) and task.metric is None and maximizes:
+        raise ConfigurationError(
+            "The study maximises, but the task has no metric and its loss must be minimised. "
+            "Give SupervisedTask(metric=...), or create the study with direction='minimize'."
+        )
+
+
+def warn_of_direction(study: optuna.Study, task: Task) -> None:
+    """Warn of a study that seems to go the wrong way, by the name of the task's metric."""
+    if not (isinstance(task, SupervisedTask) and task.metric is not None):
         return
     maximizes = study.direction == StudyDirection.MAXIMIZE
-    if task.metric is None:
-        if maximizes:
-            raise ConfigurationError(
-                "The study maximises, but the task has no metric and its loss must be minimised. "
-                "Give SupervisedTask(metric=...), or create the study with direction='minimize'."
-            )
-        return
-    name = _name_of(task.metric)
+    name = name_of(task.metric)
     better_high = is_better_high(name)
     if better_high is not None and better_high != maximizes:
         now, then = ("maximises", "minimize") if maximizes else ("minimises", "maximize")
         _logger.warning(
-            "The study %s %s. If that is the wrong way, create another one with direction=%r.",
+            "The study %s %s. If that is the wrong way, create another one with direction=%r "
+            "(on the command line: --direction %s).",
             now,
             name,
             then,
+            then,
         )
-
-
-def _name_of(metric: Callable[..., object]) -> str:
-    """What a function, or the class of an object that is called, is called itself."""
-    while isinstance(metric, partial):
-        metric = metric.func
-    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def is_better_high(name: str) -> bool | None:

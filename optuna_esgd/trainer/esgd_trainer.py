@@ -30,7 +30,7 @@ from optuna_esgd.store.trial_rows import find_trial_rows
 from optuna_esgd.store.write_behind import WriteBehind
 from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.calibration import Calibration
-from optuna_esgd.trainer.direction import check_direction
+from optuna_esgd.trainer.direction import check_direction, warn_of_direction
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
@@ -342,12 +342,13 @@ class ESGDTrainer:
             species.check_model(model)
         if isinstance(self.task, SupervisedTask):
             with seeded(0):  # which leaves the caller's random numbers as they are
-                self.task.check_precision(model)
+                self.task.check(model.to(self.device))
         check_can_move(self._mutation, model)
         check_direction(study, self.task)
         cohort_size, first_backend = self._cohort_size, None
         if find_population(study, self.store) is None:
             self._refuse_foreign_trials(study)
+            warn_of_direction(study, self.task)
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
             if self._backend is None:

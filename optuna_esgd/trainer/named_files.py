@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna_esgd.errors import ConfigurationError
 
 
 class NamedFile(NamedTuple):
-    """A file that has been run, and the name in it that is meant."""
+    """A file that has been run, the name in it that is meant, and what it stands for."""
 
     path: Path
     module: ModuleType
     name: str
+    found: Any
 
 
 def split_name(text: str, what: str, example: str) -> tuple[Path, str]:
@@ -50,7 +52,7 @@ def load_named_file(text: str, what: str, example: str) -> NamedFile:
         example: How that may be named.
 
     Raises:
-        ConfigurationError: The text does not name a Python file.
+        ConfigurationError: The text does not name a Python file, or the file has no such name.
     """
     path, name = split_name(text, what, example)
     specification = importlib.util.spec_from_file_location(path.stem, path)
@@ -61,4 +63,17 @@ def load_named_file(text: str, what: str, example: str) -> NamedFile:
     sys.path.insert(0, str(path.parent))
     sys.modules[path.stem] = module
     specification.loader.exec_module(module)
-    return NamedFile(path, module, name)
+    return NamedFile(path, module, name, look_up(path, module, name))
+
+
+def look_up(path: Path, module: ModuleType, name: str) -> Any:
+    """What a file that has been run defines under a name.
+
+    Raises:
+        ConfigurationError: It defines nothing under it; says which name comes close.
+    """
+    if not hasattr(module, name):
+        guesses = difflib.get_close_matches(name, vars(module), n=1)
+        hint = f" Did you mean {guesses[0]!r}?" if guesses else ""
+        raise ConfigurationError(f"{path.name} does not define {name!r}.{hint}")
+    return getattr(module, name)

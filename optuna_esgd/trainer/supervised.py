@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -27,6 +29,15 @@ from optuna_esgd.trainer.task import Epoch, Task, evaluation_mode
 from optuna_esgd.trainer.training_batches import SampledBatches, TrainingBatches
 
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
+"""(outputs, targets) -> one number, the mean over the batch."""
+
+
+def name_of(criterion: Criterion) -> str:
+    """What a function, or the class of an object that is called, is called itself."""
+    while isinstance(criterion, partial):
+        criterion = criterion.func
+    return str(getattr(criterion, "__name__", type(criterion).__name__))
+
 
 _CALIBRATION_EXAMPLES = 2048
 
@@ -229,9 +240,11 @@ class SupervisedTask(Task):
         return total / len(examples)
 
     def describe(self) -> Mapping[str, str]:
-        """Digests of the data, where it is tensors, and what else changes the numbers."""
+        """Names of loss and metric, digests of data that is tensors, and what else matters."""
         guides = {"schedule": described(self.schedule), "batches": described(self.make_sampler)}
+        criteria = {"loss": self.loss, "metric": self.metric}
         return {
+            **{name: name_of(one) for name, one in criteria.items() if one is not None},
             "training data": f"{self.train.describe()}, batches of {self.train.batch_size}",
             "validation data": self.validation.describe(),
             "precision": self.precision,
@@ -257,16 +270,22 @@ class SupervisedTask(Task):
             yield inputs, targets
             n_seen += len(targets)
 
-    def check_precision(self, model: nn.Module) -> None:
-        """Refuse examples of another floating-point type than the model's, unless it takes them.
+    def check(self, model: nn.Module) -> None:
+        """Try the first examples, so that what cannot work is refused before anything is trained.
 
         Args:
-            model: On the CPU; its gradients are not kept.
+            model: On any device; its gradients are not kept.
 
         Raises:
-            ConfigurationError: It does not.
+            ConfigurationError: Examples are of another floating-point type than the model's, and
+                it does not take them; or fitness is not one number.
         """
-        device = torch.device("cpu")
+        device = next(model.parameters()).device
+        self._check_precision(model, device)
+        if self.why_scored_one_by_one() is None:
+            self._check_fitness(model, device)
+
+    def _check_precision(self, model: nn.Module, device: torch.device) -> None:
         inputs, targets = self.train.take(torch.arange(min(2, len(self.train))), device)
         mine = {one.dtype for one in model.parameters() if one.is_floating_point()}
         parts = {"inputs": inputs, "targets": targets}
@@ -290,6 +309,21 @@ class SupervisedTask(Task):
             ) from None
         finally:
             model.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _check_fitness(self, model: nn.Module, device: torch.device) -> None:
+        criterion = self.metric or self.loss
+        with evaluation_mode(model), self.autocast(device):
+            inputs, targets = next(iter(self.validation.batches(device)))
+            value = criterion(model(inputs), targets)
+        shape = tuple(value.shape) if isinstance(value, Tensor) else None
+        if math.prod(shape or ()) != 1 or not isinstance(value, Tensor | float | int):
+            got = type(value).__name__ if shape is None else f"a tensor of shape {shape}"
+            raise ConfigurationError(
+                f"{'loss' if self.metric is None else 'metric'} must be one number per batch, the "
+                f"mean over its examples; {name_of(criterion)} returned {got} for {len(targets)}. "
+                "Return e.g. values.mean()."
+            )
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context forward passes run in."""

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -34,7 +33,7 @@ class Workplace:
         store: Database URL of the weights, if it is another one.
         device: Where to train; None for the first GPU, or the CPU.
         n_generations: After which the study is done; None for what the file's sampler says.
-        direction: Of a study that is not there yet.
+        direction: The study must have; None to minimise where it is not there yet.
     """
 
     trainer: str
@@ -43,7 +42,7 @@ class Workplace:
     store: str | None = None
     device: str | None = None
     n_generations: int | None = None
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Literal["minimize", "maximize"] | None = None
 
 
 def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
@@ -51,7 +50,8 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
 
     Raises:
         ConfigurationError: The file does not define what it should.
-        StudyError: Nobody has said how many generations there are.
+        StudyError: Nobody has said how many generations there are, or the study is there
+            already and goes the other way.
         StorageError: The database cannot be reached.
     """
     for url in (workplace.storage, workplace.store):
@@ -75,9 +75,15 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         study_name=workplace.study,
         storage=create_storage(workplace.storage),
         sampler=sampler,
-        direction=workplace.direction,
+        direction=workplace.direction or "minimize",
         load_if_exists=True,
     )
+    if workplace.direction not in (None, study.direction.name.lower()):
+        raise StudyError(
+            f"Study {workplace.study!r} has been made with direction "
+            f"{study.direction.name.lower()!r}, and stays so; --direction says "
+            f"{workplace.direction!r}. Leave it out, or choose another --study."
+        )
     return trainer, study
 
 
@@ -94,11 +100,11 @@ def load_trainer(
     Raises:
         ConfigurationError: The file does not define what it should.
     """
-    path, module, name = load_named_file(trainer, *TRAINER)
-    found = _find_trainer(path, getattr(module, name, None), name)
+    file = load_named_file(trainer, *TRAINER)
+    found = _find_trainer(file)
     if device is not None:
         found.to(device)
-    return found, _find_sampler(path, module, n_generations)
+    return found, _find_sampler(file, n_generations)
 
 
 class Trained(NamedTuple):
@@ -127,7 +133,7 @@ def open_trained(
         StorageError: The database cannot be reached, or is not there.
     """
     file = load_named_file(named, *TRAINER)
-    trainer = _find_trainer(file.path, getattr(file.module, file.name, None), file.name)
+    trainer = _find_trainer(file)
     if device is not None:
         trainer.to(device)
     if store is not None:
@@ -135,19 +141,20 @@ def open_trained(
     return Trained(trainer, load_study(storage, study), file)
 
 
-def _find_trainer(path: Path, found: Any, name: str) -> ESGDTrainer:
+def _find_trainer(file: NamedFile) -> ESGDTrainer:
+    found, path, name = file.found, file.path.name, file.name
     if callable(found) and not isinstance(found, ESGDTrainer):
         if _takes_arguments(found):
             raise ConfigurationError(
-                f"{name} in {path.name} must be an ESGDTrainer, or a function without arguments "
+                f"{name} in {path} must be an ESGDTrainer, or a function without arguments "
                 "that makes one; it takes arguments. (An objective with esgd.sgd_step has no "
                 "trainer: study.optimize runs it.)"
             )
         found = found()
     if not isinstance(found, ESGDTrainer):
         raise ConfigurationError(
-            f"{path.name} must define {name} as an ESGDTrainer, or as a function without "
-            f"arguments that makes one; got {type(found).__name__}."
+            f"{path} must define {name} as an ESGDTrainer, or as a function without arguments "
+            f"that makes one; got {type(found).__name__}."
         )
     return found
 
@@ -162,13 +169,13 @@ def _takes_arguments(made_by: Callable[..., Any]) -> bool:
     return False
 
 
-def _find_sampler(path: Path, module: ModuleType, n_generations: int | None) -> ESGDSampler:
-    sampler: Any = getattr(module, _SAMPLER, None)
+def _find_sampler(file: NamedFile, n_generations: int | None) -> ESGDSampler:
+    sampler: Any = getattr(file.module, _SAMPLER, None)
     if sampler is None:
         sampler = ESGDSampler()
     if not isinstance(sampler, ESGDSampler):
         raise ConfigurationError(
-            f"{_SAMPLER} in {path.name} must be an ESGDSampler, got {type(sampler).__name__}."
+            f"{_SAMPLER} in {file.path.name} must be an ESGDSampler, got {type(sampler).__name__}."
         )
     if n_generations is not None:
         sampler.set_generations(n_generations)

@@ -77,7 +77,9 @@ def test_results(
     with safe_open(path, "pt") as file:
         assert file.metadata()["made"] in names
     assert run(place, "results", "--test", "nothing") == 2
-    assert "must define nothing as a function" in capsys.readouterr().err
+    assert "does not define 'nothing'" in capsys.readouterr().err
+    assert run(place, "results", "--test", "__name__") == 2
+    assert "must define __name__ as a function" in capsys.readouterr().err
 
 
 def test_no_database_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,7 +221,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["train.py"], "Name a file and the benchmark in it"),
         (["nowhere.py:build"], "There is no file nowhere.py"),
-        ([f"{__file__}:nothing"], "must define nothing as a function"),
+        ([f"{__file__}:nothing"], "does not define 'nothing'"),
+        ([f"{__file__}:__name__"], "must define __name__ as a function"),
         ([f"{__file__}:x", "--arms", "esgd,sgd"], "Arms must be some of"),
         ([f"{__file__}:x", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         ([f"{__file__}:x", "--jobs", "0"], "--jobs must be at least 1, got 0"),

@@ -333,3 +333,43 @@ class Converting(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.inner(inputs.float())
         return outputs
+
+
+def by_example(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == targets).float()
+
+
+def as_text(outputs: Tensor, targets: Tensor) -> Any:
+    return f"{accuracy(outputs, targets):.2f}"
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (by_example, r"by_example returned a tensor of shape \(24,\) for 24"),
+        (as_text, "as_text returned str"),
+    ],
+)
+def test_a_metric_that_is_not_one_number_is_refused_before_training(
+    metric: Any, message: str
+) -> None:
+    study = make_study(direction="maximize")
+    with pytest.raises(ConfigurationError, match=message):
+        study.optimize(esgd.ESGDTrainer(make_task(metric=metric)), n_trials=1)
+    assert find_population(study, None) is None
+
+
+def test_a_number_of_python_is_one_number() -> None:
+    task = make_task(metric=lambda outputs, targets: accuracy(outputs, targets).item())
+    study = make_study(direction="maximize")
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    assert study.best_value == task.fitness(esgd.load_best(study, task.build_model()))
+
+
+@pytest.mark.parametrize("changed", ["metric", "loss"])
+def test_a_study_remembers_loss_and_metric_by_name(changed: str) -> None:
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(make_task()), n_trials=1)
+    task = make_task(**{changed: nn.functional.multi_margin_loss})
+    with pytest.raises(ConfigurationError, match=f"{changed} is .*'multi_margin_loss' here"):
+        study.optimize(esgd.ESGDTrainer(task), n_trials=1)

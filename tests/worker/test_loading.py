@@ -41,6 +41,13 @@ def test_options_go_before_the_file(workplace: Workplace) -> None:
     assert study.direction == StudyDirection.MAXIMIZE
 
 
+def test_a_study_that_is_there_keeps_its_direction(workplace: Workplace) -> None:
+    open_workplace(replace(workplace, direction="maximize"))
+    assert open_workplace(workplace)[1].direction == StudyDirection.MAXIMIZE
+    with pytest.raises(StudyError, match=r"'maximize', and stays so; --direction says 'minimize'"):
+        open_workplace(replace(workplace, direction="minimize"))
+
+
 def test_a_study_that_is_there_is_joined(workplace: Workplace) -> None:
     _, study = open_workplace(workplace)
     study.ask()
@@ -67,7 +74,8 @@ def test_a_file_without_a_sampler_needs_the_generations(
         ("train.py:1", "FILE.py:NAME"),
         ("nowhere.py:trainer", "no file"),
         (f"{FILE}:nothing", "NoneType"),
-        (f"{FILE}:unknown", "unknown"),
+        (f"{FILE}:trainr", "Did you mean 'trainer'"),
+        (f"{FILE}:unknown", "does not define 'unknown'"),
         ("examples/objective_plain.py:objective", "it takes arguments"),
         (f"{FILE}:Slow", "Slow"),
     ],
