@@ -7,6 +7,13 @@ on every device and under compilation.
 
 from optuna_esgd.draws.bits import keyed_bits
 from optuna_esgd.draws.distributions import keyed_normal, keyed_uniform
-from optuna_esgd.draws.normal_rows import PIECE, NormalRows
+from optuna_esgd.draws.normal_rows import PIECE, NormalRows, scaled_quantiles
 
-__all__ = ["PIECE", "NormalRows", "keyed_bits", "keyed_normal", "keyed_uniform"]
+__all__ = [
+    "PIECE",
+    "NormalRows",
+    "keyed_bits",
+    "keyed_normal",
+    "keyed_uniform",
+    "scaled_quantiles",
+]

@@ -43,7 +43,6 @@ class NormalRows:
         self._words = np.empty(PIECE // 2, dtype=np.uint32)
         self._shifted = np.empty_like(self._words)
         self._normals = np.empty(PIECE, dtype=np.float32)
-        self._scale, self._scaled = np.float32(1), _quantiles()
 
     def fill(self, out: Tensor, key: int, *, scale: float = 1.0, first_piece: int = 0) -> Tensor:
         """Fill a row, or some pieces of one.
@@ -57,19 +56,16 @@ class NormalRows:
         Returns:
             ``out``, with independent N(0, σ²) numbers.
         """
-        if np.float32(scale) != self._scale:
-            self._scale = np.float32(scale)
-            self._scaled = _quantiles() * self._scale
         fill = self._fill_on_cpu if self._device.type == "cpu" else self._fill_elsewhere
-        fill(out, key, first_piece)
+        fill(out, key, scaled_quantiles(scale), first_piece)
         return out
 
-    def _fill_on_cpu(self, out: Tensor, key: int, first_piece: int) -> None:
+    def _fill_on_cpu(self, out: Tensor, key: int, table: Floats, first_piece: int) -> None:
         numbers = out.numpy()
         for piece, start in enumerate(range(0, len(numbers), PIECE), start=first_piece):
-            self._fill_piece(numbers[start : start + PIECE], stream_words(key, piece))
+            self._fill_piece(numbers[start : start + PIECE], stream_words(key, piece), table)
 
-    def _fill_piece(self, out: Floats, stream: tuple[int, int]) -> None:
+    def _fill_piece(self, out: Floats, stream: tuple[int, int], table: Floats) -> None:
         """One piece, in place, in the processor's cache."""
         n_words = -(-len(out) // 2)
         low, high = stream
@@ -81,18 +77,18 @@ class NormalRows:
         np.bitwise_xor(x, np.right_shift(x, _SECOND_SHIFT, out=shifted), out=x)
         z = self._normals[: 2 * n_words]
         # Nothing is out of range; other modes copy, to leave ``z`` alone if something were.
-        np.take(self._scaled, x.astype("<u4", copy=False).view("<u2"), out=z, mode="wrap")
+        np.take(table, x.astype("<u4", copy=False).view("<u2"), out=z, mode="wrap")
         n_rest = len(out) - n_words
         np.add(z[:n_words], z[n_words:], out=out[:n_words])
         np.subtract(z[:n_rest], z[n_words : n_words + n_rest], out=out[n_words:])
 
-    def _fill_elsewhere(self, out: Tensor, key: int, first_piece: int) -> None:
+    def _fill_elsewhere(self, out: Tensor, key: int, table: Floats, first_piece: int) -> None:
         n_full = len(out) // PIECE
         whole, rest = out[: n_full * PIECE].view(n_full, PIECE), out[n_full * PIECE :]
-        table = torch.from_numpy(self._scaled).to(out.device)
-        _fill_pieces(whole, key, table, first_piece)
+        there = torch.tensor(table, device=out.device)
+        _fill_pieces(whole, key, there, first_piece)
         if len(rest):
-            _fill_pieces(rest.unsqueeze(0), key, table, first_piece + n_full)
+            _fill_pieces(rest.unsqueeze(0), key, there, first_piece + n_full)
 
 
 def _fill_pieces(out: Tensor, key: int, table: Tensor, first_piece: int) -> None:
@@ -115,6 +111,12 @@ def _places() -> NDArray[np.uint32]:
     """The scrambled numbers of a piece's words."""
     places: NDArray[np.int64] = mix(torch.arange(PIECE // 2)).numpy()
     return places.astype(np.uint32)
+
+
+@functools.lru_cache(maxsize=8)
+def scaled_quantiles(scale: float) -> Floats:
+    """σ·q(h) / √2 for all h: (2^16,) float32, not to be changed."""
+    return _quantiles() * np.float32(scale)
 
 
 @functools.cache

@@ -10,6 +10,9 @@ noise from ``NormalRows``.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +24,9 @@ from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.genome.dtypes import bits
 from optuna_esgd.genome.layout import Block
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.native.recombination import Recombination, build_recombination
+
+_logger = logging.getLogger(__name__)
 
 # Columns bred at a time, a multiple of PIECE: one piece of a few rows stays in a processor's
 # cache; a GPU is asked for more at once.
@@ -115,12 +121,13 @@ class _Breeder:
 
     def breed_block(self, block: Block, source: Tensor, target: Tensor) -> None:
         """Fill the offspring's rows of one block."""
+        n_natively = self._breed_natively(block, source, target)
         width = min(self._n_columns, block.width)
         # 16-bit and narrower numbers are averaged in float32.
         precision = block.dtype if block.dtype.itemsize >= 4 else torch.float32
         scratch = torch.empty(3, width, dtype=precision, device=self._device)
         noise = torch.empty(width, dtype=torch.float32, device=self._device)
-        for columns, is_trainable in self._pieces(block):
+        for columns, is_trainable in self._pieces(block, n_natively):
             parents, offspring = source[:, columns].unbind(), target[:, columns].unbind()
             n = columns.stop - columns.start
             for child, family, scale, seed in zip(
@@ -147,14 +154,46 @@ class _Breeder:
             if is_trainable:
                 self._first_piece += -(-n // PIECE)
 
-    def _pieces(self, block: Block) -> Iterator[tuple[slice, bool]]:
+    def _breed_natively(self, block: Block, source: Tensor, target: Tensor) -> int:
+        """Breed trainable columns by the compiled program, where it can; returns how many."""
+        is_usual = block.dtype == torch.float32 and self._device.type == "cpu"
+        if not (is_usual and block.n_trainable and len(self._families[0]) <= 2):
+            return 0
+        program = _find_recombination()
+        if program is None:
+            return 0
+        end = 0
+        for scale, run in itertools.groupby(self._scales):
+            start, end = end, end + len(list(run))
+            program.breed(
+                source[:, : block.n_trainable],
+                self._families[start:end],
+                self._seeds[start:end],
+                scale=scale,
+                first_piece=self._first_piece,
+                out=target[start:end, : block.n_trainable],
+            )
+        self._first_piece += -(-block.n_trainable // PIECE)
+        return block.n_trainable
+
+    def _pieces(self, block: Block, n_done: int) -> Iterator[tuple[slice, bool]]:
         """Columns to work on at a time, and whether they are trainable."""
         for start, end, is_trainable in (
-            (0, block.n_trainable, True),
+            (n_done, block.n_trainable, True),
             (block.n_trainable, block.width, False),
         ):
             for column in range(start, end, self._n_columns):
                 yield slice(column, min(column + self._n_columns, end)), is_trainable
+
+
+@functools.cache
+def _find_recombination() -> Recombination | None:
+    """The compiled program, if there is a compiler; tensors do the same, bit by bit."""
+    program = build_recombination()
+    if isinstance(program, str):
+        _logger.debug("Offspring are bred by tensors: %s.", program)
+        return None
+    return program
 
 
 def _average_two(parents: list[Tensor], out: Tensor) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -95,8 +95,15 @@ def _find_compiler(named: str, path: str) -> Compiler | str:
     return reason
 
 
-def load_library(compiler: Compiler, source: str) -> ctypes.CDLL | str:
-    """Compile a program, or find that this was done before; or say why it cannot be done."""
+def load_library(compiler: Compiler, source: str, *flags: str) -> ctypes.CDLL | str:
+    """Compile a program, or find that this was done before; or say why it cannot be done.
+
+    Args:
+        compiler: With what.
+        source: The program.
+        *flags: Go after the usual ones.
+    """
+    compiler = replace(compiler, command=(*compiler.command, *flags))
     key = _digest(compiler, source)
     with _turn:
         if key not in _libraries:

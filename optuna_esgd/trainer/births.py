@@ -83,7 +83,7 @@ class Births:
         self._anchor = anchor
         self._device = device
         self._mutation = mutation
-        self._remembered = _RememberedRows(layout)
+        self._remembered = _RememberedRows()
         self._planned: dict[Reference, Individual] = {}
         self._trained_here: dict[Reference, tuple[str, Outcome]] = {}
         self._bred_model: nn.Module | None = None
@@ -96,7 +96,7 @@ class Births:
             if one.birth == "founder":
                 self._write_founder(matrix, row, one)
             elif not _is_bred(one):
-                matrix.copy_rows(self._stored([_origin(one)]), [0], [row])
+                self._write_stored(matrix, row, _origin(one))
         if len(bred) == len(individuals):
             return self._bred([self._offspring_of(one) for _, one in bred], out=matrix)
         if bred:
@@ -139,7 +139,7 @@ class Births:
         """Read everything again: what was learned here may not be what was stored."""
         self._trained_here.clear()
         self._planned.clear()
-        self._remembered = _RememberedRows(self._layout)
+        self._remembered = _RememberedRows()
 
     def stand(
         self, individuals: Sequence[Individual], score: Callable[[Matrix], list[float]]
@@ -208,29 +208,26 @@ class Births:
         return bred
 
     def _pool(self, references: Sequence[Reference]) -> Matrix:
-        stored = [ref for ref in references if ref.round == 0]
-        bred = [ref for ref in references if ref.round > 0]
         pool = Matrix.zeros(self._layout, len(references), self._device)
-        rows = {reference: row for row, reference in enumerate(references)}
-        if stored:
-            source = self._stored(stored)
-            pool.copy_rows(source, list(range(len(stored))), [rows[ref] for ref in stored])
+        bred = [(row, ref) for row, ref in enumerate(references) if ref.round > 0]
+        for row, reference in enumerate(references):
+            if reference.round == 0:
+                self._write_stored(pool, row, reference)
         if bred:
-            source = self._bred([self._individual(ref) for ref in bred])
-            pool.copy_rows(source, list(range(len(bred))), [rows[ref] for ref in bred])
+            offspring = self._bred([self._individual(ref) for _, ref in bred])
+            pool.copy_rows(offspring, list(range(len(bred))), [row for row, _ in bred])
         return pool
 
-    def _stored(self, references: Sequence[Reference]) -> Matrix:
-        matrix = Matrix.zeros(self._layout, len(references), self._device)
-        for row, reference in enumerate(references):
-            if not self._remembered.copy_to(reference, matrix, row):
-                own = self._own(reference)
-                snapshot = None if own is None else own.weights
-                if snapshot is None:
-                    snapshot = self._ancestors.read_weights(reference)
-                decode_row(snapshot.manifest, snapshot.payload, matrix, row)
-                self._remembered.put(reference, matrix, row)
-        return matrix
+    def _write_stored(self, matrix: Matrix, row: int, reference: Reference) -> None:
+        """Read the weights of an individual that has trained."""
+        if self._remembered.copy_to(reference, matrix, row):
+            return
+        own = self._own(reference)
+        snapshot = None if own is None else own.weights
+        if snapshot is None:
+            snapshot = self._ancestors.read_weights(reference)
+        decode_row(snapshot.manifest, snapshot.payload, matrix, row)
+        self._remembered.put(reference, matrix, row)
 
     def _calibrate_rows(self, matrix: Matrix) -> None:
         """Give averaged weights running statistics of their own, where the model has any."""
@@ -304,13 +301,11 @@ class Births:
 class _RememberedRows:
     """Weights this worker has read (and checked) lately, so that it need not read them again."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self) -> None:
         self._rows: OrderedDict[Reference, Matrix] = OrderedDict()
 
     def put(self, reference: Reference, matrix: Matrix, row: int) -> None:
-        copy = Matrix.zeros(self._layout, 1, matrix.device)
-        copy.copy_rows(matrix, [row], [0])
+        copy = matrix.rows(range(row, row + 1)).clone()
         self._rows[reference] = copy
         self._rows.move_to_end(reference)
         while len(self._rows) * copy.n_bytes > _REMEMBERED_BYTES:
@@ -320,7 +315,7 @@ class _RememberedRows:
         source = self._rows.get(reference)
         if source is None:
             return False
-        matrix.copy_rows(source, [0], [row])
+        matrix.rows(range(row, row + 1)).copy_(source)
         return True
 
 

@@ -33,8 +33,10 @@ from optuna_esgd.trainer.task import Task
 
 _logger = logging.getLogger(__name__)
 
-# Runs expected to be shorter are not worth measuring, or compiling, for.
+# Runs expected to be shorter, row by row, are not worth measuring, or compiling, for; longer where
+# there is a kernel in C: no other backend was faster yet but, where that pays, a compiled one.
 _SHORT_RUN_SECONDS = 10.0
+_SHORT_NATIVE_RUN_SECONDS = 30.0
 _COMPILED_RUN_SECONDS = 60.0
 # A kernel in C is compiled in about a second, once for all studies of a network: as long as so
 # many gradients of a small one take. Counted, not timed, so that equal studies choose alike.
@@ -106,14 +108,13 @@ class Calibration:
 
     def _choose(self, task: SupervisedTask) -> Backend:
         gradient_seconds = self._gradient_seconds(task)
-        if self._run_seconds(gradient_seconds) < _SHORT_RUN_SECONDS:
-            # The workshop finds out if the model can be batched; if not, both names mean rows.
-            is_worth_it = self._n_gradients >= _NATIVE_RUN_GRADIENTS
-            is_together = why_not_together(self._species) is None
-            if not is_worth_it or not is_together or self._native_model(task) is None:
-                return "batched"
+        run_seconds = self._run_seconds(gradient_seconds)
+        if run_seconds < _SHORT_NATIVE_RUN_SECONDS and self._is_worth_a_kernel(task):
             _logger.info("The study trains with backend='native': too short to measure others.")
             return "native"
+        if run_seconds < _SHORT_RUN_SECONDS:
+            # The workshop finds out if the model can be batched; if not, both names mean rows.
+            return "batched"
         is_small = gradient_seconds < _SMALL_STEP_SECONDS
         n_rows = self._n_rows if is_small else min(self._n_rows, _ROWS_OF_LARGE_MODELS)
         task = _first_batches(task, 8 if is_small else 2)
@@ -141,6 +142,14 @@ class Calibration:
                 best = self._best()
                 self._measure({best: contenders[best], "compiled": compiled})
         return self._best()
+
+    def _is_worth_a_kernel(self, task: SupervisedTask) -> bool:
+        """Whether there is a kernel, and enough to do for it."""
+        return (
+            self._n_gradients >= _NATIVE_RUN_GRADIENTS
+            and why_not_together(self._species) is None
+            and self._native_model(task) is not None
+        )
 
     def _can_be_compiled_faster(self) -> bool:
         """Whether the batched step, if it were compiled, could be faster than the best so far."""

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optuna_esgd.draws import PIECE, NormalRows
+from optuna_esgd.draws import PIECE, NormalRows, scaled_quantiles
 from optuna_esgd.draws.normal_rows import _quantiles
 
 N = 2**20 + 777
@@ -114,7 +114,7 @@ def test_in_pieces_and_on_other_devices_the_bits_are_the_same(
     assert torch.equal(torch.cat(pieces), whole)
     # What other devices run, by tensor operations alone, run here.
     elsewhere = torch.empty(n)
-    rows._fill_elsewhere(elsewhere, key, first_piece)
+    rows._fill_elsewhere(elsewhere, key, scaled_quantiles(0.3), first_piece)
     assert torch.equal(elsewhere, whole)
 
 

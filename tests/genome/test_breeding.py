@@ -17,7 +17,10 @@ from optuna_esgd.genome.breeding import breed
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from tests.genome.networks import CASES, Convolutional, Mixed, assert_same_bits, filled_matrix
+from tests.native.builds import needs_compiler
 
+# Of rows, up to and beyond the ends of words and pieces.
+WIDTHS = {f"{n} weights": n for n in (1, 2, 7, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5)}
 PINNED = [
     1.3580999374389648,
     1.0359004735946655,
@@ -85,6 +88,27 @@ def test_large_rows_do_not_depend_on_company_or_threads(
         torch.set_num_threads(n_before)
     for row in range(3):
         assert_same_rows(divided, row, together, row)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rho", [1, 2, 3])
+@pytest.mark.parametrize("name", [*CASES, *WIDTHS])
+def test_with_a_compiler_and_without_the_bits_are_the_same(
+    name: str, rho: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = plain_matrix(5, WIDTHS[name]) if name in WIDTHS else filled_matrix(CASES[name].build, 5)
+    for block in pool.trainable():
+        block[3, 0] = -0.0
+        block[4] = 2.0 * torch.finfo(block.dtype).tiny / 3  # subnormal, and so are means with it
+    parents = [[(i + 2 * j) % 5 for j in range(rho)] for i in range(7)]
+    scales = [0.3, 0.3, 0.0, 0.0, 1e-3, 0.3, 0.3]
+    seeds = [0, 1, 2, 3, 2**63 - 1, 2**40, 6]
+    compiled = breed(pool, parents, scales=scales, seeds=seeds)
+    assert breeding._find_recombination() is not None
+    monkeypatch.setattr(breeding, "_find_recombination", lambda: None)
+    by_tensors = breed(pool, parents, scales=scales, seeds=seeds)
+    for row in range(len(parents)):
+        assert_same_rows(compiled, row, by_tensors, row)
 
 
 def test_noise_has_the_scale_and_is_independent() -> None:
@@ -222,8 +246,11 @@ def test_breeds_into_a_given_matrix() -> None:
         breed(pool, [[0, 1], [2, 1]], scales=[0.1, 0.0], seeds=[5, 6], out=given_matrix)
 
 
-def test_the_bits_are_pinned() -> None:
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_the_bits_are_pinned(is_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version that breeds otherwise would continue a study with other offspring."""
+    if not is_compiled:
+        monkeypatch.setattr(breeding, "_find_recombination", lambda: None)
     pool = plain_matrix(2, 5)
     pool.parameters()["weight"].copy_(torch.tensor([[[1.0, 2, 3, 4, 5]], [[1.5, 0, -3, 4, 8]]]))
     offspring = breed(pool, [[0, 1]], scales=[0.25], seeds=[2**62 + 1])

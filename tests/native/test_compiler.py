@@ -60,6 +60,13 @@ def test_other_programs_and_compilers_have_libraries_of_their_own(
 
 
 @needs_compiler
+def test_flags_go_after_the_usual_ones(folder: Path, compiler: Compiler) -> None:
+    source = "int answer(void) { return 40 + N; }"
+    assert answer(load_library(compiler, source, "-DN=1", "-UN", "-DN=2")) == 42
+    assert answer(load_library(compiler, source, "-DN=3")) == 43
+
+
+@needs_compiler
 def test_half_a_file_is_replaced(folder: Path, compiler: Compiler) -> None:
     folder.mkdir()
     kept = folder / f"{module._digest(compiler, SOURCE)}.so"
