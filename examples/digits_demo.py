@@ -193,7 +193,7 @@ def tell_story(study: optuna.Study) -> None:
             )
             continue
         values = "  ".join(
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in one.hyperparameters.items()
         )
         born = "new" if one.birth_fitness is None else f"{one.birth_fitness:.4f}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from optuna_esgd.engine.actions import Stop
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.worker.devices import environment, share_out
@@ -17,9 +18,11 @@ from optuna_esgd.worker.launcher import WorkerProcess
 from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.progress import PopulationProgress
 from optuna_esgd.worker.signals import stopping_on_signals
+from optuna_esgd.worker.work import work_until_stopped
 
 _POLL_SECONDS = 0.2
 INTERRUPTED = 130
+_STOPPED = "Stopped. Nothing is lost: the same command goes on."
 
 
 def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: float) -> int:
@@ -47,9 +50,13 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     devices = share_out(n_workers, device=workplace.device, most=size)
     trainer.expected_workers = len(devices)
     loop = trainer.open(study)
+    console = Console(stderr=True, log_path=False)
+    if isinstance(loop.decide(), Stop):  # what dead workers have left is shown by this process
+        status = work_until_stopped(workplace, checkpoint_seconds=checkpoint_seconds)
+        console.log(_all_done(loop) if status == 0 else _STOPPED)
+        return status
     if n_workers is None:
         devices = devices[: count_cohorts(loop)]
-    console = Console(stderr=True, log_path=False)
     console.log(f"{len(devices)} workers on {', '.join(dict.fromkeys(devices))}")
     workers: list[WorkerProcess] = []
 
@@ -73,10 +80,14 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
             for worker in workers:
                 worker.wait()
     if signals:
-        console.log("Stopped. Nothing is lost: the same command goes on.")
+        console.log(_STOPPED)
         return INTERRUPTED
-    console.log(f"All {loop.configuration.n_generations} generations are done.")
+    console.log(_all_done(loop))
     return 0
+
+
+def _all_done(loop: WorkLoop) -> str:
+    return f"All {loop.configuration.n_generations} generations are done."
 
 
 def count_cohorts(loop: WorkLoop) -> int:

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from optuna_esgd.engine.actions import Stop
 from optuna_esgd.engine.individual import SlotKey
+from optuna_esgd.worker.loading import Workplace, open_workplace
 from tests.worker.runs import (
+    FILE,
+    GENERATIONS,
+    POPULATION,
     find_study,
     finish,
     population_of,
@@ -37,9 +42,27 @@ def test_run_is_a_worker_many_times(database_url: str, undisturbed: list[tuple[A
     assert "generation 2" in text
     assert "pass" not in text
     assert result(database_url) == undisturbed
-    again = finish(start("run", database_url, "--workers", "1"))  # all is done already
-    assert "Traceback" not in again
+    again = finish(start("run", database_url, "--workers", "1"))
+    assert "All 3 generations are done." in again
+    assert "workers on" not in again  # there is nothing to start them for
     assert result(database_url) == undisturbed
+
+
+def test_a_run_with_nothing_to_train_shows_what_is_missing(
+    tmp_path: Path, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    """A trial of the last generation whose worker died before it ended."""
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    finish(start("worker", url, "--generations", "2"))
+    trainer, study = open_workplace(
+        Workplace(trainer=f"{FILE}:trainer", storage=url, study="shared")
+    )
+    loop = trainer.open(study)
+    while not isinstance(action := loop.decide(), Stop):  # trains, and shows nothing
+        loop.act(action)
+    assert len(find_study(url).trials) == POPULATION * (GENERATIONS - 1)
+    assert "workers on" not in finish(start("run", url))
+    assert result(url) == undisturbed
 
 
 def test_a_worker_that_is_killed_is_started_again(
