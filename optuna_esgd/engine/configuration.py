@@ -40,6 +40,9 @@ ADDED_FIELDS: Mapping[str, Any] = {
     "keep_probability": 0.0,
 }
 
+# What older studies do not say of their task.
+_ADDED_WORDS = frozenset({"loss", "metric"})
+
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {
         "n_epochs": 1,
@@ -246,7 +249,12 @@ class Configuration:
             ConfigurationError: Names every field that differs, with both values.
         """
         theirs, mine = _by_name({**ADDED_FIELDS, **stored}), _by_name(self.to_json())
-        differing = [name for name in {**mine, **theirs} if theirs.get(name) != mine.get(name)]
+        differing = [
+            name
+            for name in {**mine, **theirs}
+            if theirs.get(name) != mine.get(name)
+            and not (name in _ADDED_WORDS and name not in theirs)
+        ]
         if differing:
             details = "; ".join(
                 f"{name} is {theirs.get(name)!r} in the study and {mine.get(name)!r} here"

@@ -242,9 +242,9 @@ class SupervisedTask(Task):
     def describe(self) -> Mapping[str, str]:
         """Names of loss and metric, digests of data that is tensors, and what else matters."""
         guides = {"schedule": described(self.schedule), "batches": described(self.make_sampler)}
-        criteria = {"loss": self.loss, "metric": self.metric}
         return {
-            **{name: name_of(one) for name, one in criteria.items() if one is not None},
+            "loss": name_of(self.loss),
+            "metric": "the loss" if self.metric is None else name_of(self.metric),
             "training data": f"{self.train.describe()}, batches of {self.train.batch_size}",
             "validation data": self.validation.describe(),
             "precision": self.precision,

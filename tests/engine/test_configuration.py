@@ -337,6 +337,15 @@ def test_what_is_described_is_compared_one_by_one() -> None:
     assert "data" not in str(caught.value)
 
 
+def test_older_studies_may_not_name_loss_and_metric() -> None:
+    mine = replace(configuration(), described={"loss": "mse", "metric": "error", "data": "new"})
+    mine.check_same(replace(mine, described={"data": "new"}).to_json())
+    with pytest.raises(ConfigurationError, match="data is 'old' in the study and 'new' here"):
+        mine.check_same(replace(mine, described={"data": "old"}).to_json())
+    with pytest.raises(ConfigurationError, match="metric is 'mae' in the study and 'error' here"):
+        mine.check_same(replace(mine, described={**mine.described, "metric": "mae"}).to_json())
+
+
 def test_a_field_the_study_does_not_know_is_named() -> None:
     stored = configuration().to_json()
     del stored["roulette"]
