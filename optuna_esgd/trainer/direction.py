@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 
 import optuna
 from optuna.study import StudyDirection
@@ -23,17 +24,17 @@ _TURNED = frozenset({"inverse", "neg", "negated", "negative"})
 _NEW_WORD = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 
 
-def check_direction(study: optuna.Study, task: Task) -> None:
+def check_direction(directions: Sequence[StudyDirection], task: Task) -> None:
     """Refuse a study that maximises a loss.
 
     Raises:
         ConfigurationError: See above, or the study has several objectives.
     """
-    if len(study.directions) != 1:
+    if len(directions) != 1:
         raise ConfigurationError(
-            f"ESGD evolves one fitness, but the study has {len(study.directions)} directions."
+            f"ESGD evolves one fitness, but the study has {len(directions)} directions."
         )
-    maximizes = study.direction == StudyDirection.MAXIMIZE
+    maximizes = directions[0] == StudyDirection.MAXIMIZE
     if isinstance(task, SupervisedTask) and task.metric is None and maximizes:
         raise ConfigurationError(
             "The study maximises, but the task has no metric and its loss must be minimised. "

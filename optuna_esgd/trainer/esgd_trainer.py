@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 from torch import Tensor, nn
 
@@ -244,6 +245,27 @@ class ESGDTrainer:
             _, loops[key].configuration = self._open_population(study, self._cohort_size)
         return loops[key]
 
+    def check(self, directions: Sequence[StudyDirection]) -> None:
+        """Refuse what could not be trained, before a study is made for it.
+
+        Args:
+            directions: Of the study to come.
+
+        Raises:
+            ConfigurationError: See ``SupervisedTask.check``; or the model is not for one of the
+                species or the mutation; or the study would go the wrong way.
+        """
+        self._check(self._build_model(), directions)
+
+    def _check(self, model: nn.Module, directions: Sequence[StudyDirection]) -> None:
+        check_direction(directions, self.task)
+        for species in self.species.values():
+            species.check_model(model)
+        check_can_move(self._mutation, model)
+        if isinstance(self.task, SupervisedTask):
+            with seeded(0):  # which leaves the caller's random numbers as they are
+                self.task.check(model.to(self.device))
+
     def workshop(
         self, ancestors: Ancestors, configuration: Configuration, layout: Layout
     ) -> TaskWorkshop:
@@ -338,13 +360,7 @@ class ESGDTrainer:
         sampler = find_sampler(study)
         model = self._build_model()
         layout = Layout.of(model)
-        for species in self.species.values():
-            species.check_model(model)
-        if isinstance(self.task, SupervisedTask):
-            with seeded(0):  # which leaves the caller's random numbers as they are
-                self.task.check(model.to(self.device))
-        check_can_move(self._mutation, model)
-        check_direction(study, self.task)
+        self._check(model, study.directions)
         cohort_size, first_backend = self._cohort_size, None
         if find_population(study, self.store) is None:
             self._refuse_foreign_trials(study)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import optuna
+from optuna.study import StudyDirection
 
 from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
 from optuna_esgd.sampler import ESGDSampler
@@ -71,11 +72,14 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         )
     if workplace.store is not None:
         trainer.store = workplace.store
+    storage, direction = create_storage(workplace.storage), workplace.direction or "minimize"
+    if workplace.study not in optuna.get_all_study_names(storage):
+        trainer.check([StudyDirection[direction.upper()]])
     study = optuna.create_study(
         study_name=workplace.study,
-        storage=create_storage(workplace.storage),
+        storage=storage,
         sampler=sampler,
-        direction=workplace.direction or "minimize",
+        direction=direction,
         load_if_exists=True,
     )
     if workplace.direction not in (None, study.direction.name.lower()):

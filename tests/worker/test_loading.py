@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.study import StudyDirection
 
@@ -46,6 +47,14 @@ def test_a_study_that_is_there_keeps_its_direction(workplace: Workplace) -> None
     assert open_workplace(workplace)[1].direction == StudyDirection.MAXIMIZE
     with pytest.raises(StudyError, match=r"'maximize', and stays so; --direction says 'minimize'"):
         open_workplace(replace(workplace, direction="minimize"))
+
+
+def test_no_study_is_made_for_what_is_refused(workplace: Workplace) -> None:
+    """Else the next attempt would find it, with the direction of this one."""
+    with pytest.raises(ConfigurationError, match="its loss must be minimised"):
+        open_workplace(replace(workplace, trainer=f"{FILE}:supervised", direction="maximize"))
+    assert optuna.get_all_study_names(workplace.storage) == []
+    open_workplace(replace(workplace, trainer=f"{FILE}:supervised"))
 
 
 def test_a_study_that_is_there_is_joined(workplace: Workplace) -> None:

@@ -41,4 +41,14 @@ def make_trainer() -> esgd.ESGDTrainer:
 
 sampler = esgd.ESGDSampler(4, seed=3, n_epochs=3, n_generations=3, lease_seconds=5)
 trainer = make_trainer()
+examples = (torch.linspace(-1, 1, 32).reshape(8, 4), torch.linspace(0, 1, 8).reshape(8, 1))
+supervised = esgd.ESGDTrainer(
+    esgd.SupervisedTask(
+        model=lambda: nn.Linear(4, 1),
+        loss=nn.functional.mse_loss,
+        train=examples,
+        validation=examples,
+    ),
+    device="cpu",
+)
 nothing = None
