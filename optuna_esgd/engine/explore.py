@@ -26,6 +26,7 @@ from optuna_esgd.evolution.space import (
 
 # A power that underflows to 0 would leave no range; far above, nothing trains any more.
 _LOWEST_DECAY = 1e-100
+_STARTING_SHARE = 0.5
 
 
 class Nothing(Enum):
@@ -138,21 +139,32 @@ def explore_value(
         reference: Whose value.
         name: The parameter's name.
         range_: Its range; ``lr`` is annealed by ``annealed_range`` first.
-        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range. Founders
-            whose values are going to be inherited begin with its ``start``, if it has one.
+        inherited: The birth parent's value; ``NOTHING`` to draw from the whole range, or to
+            begin with its ``start``.
     """
     rng = stream(
         configuration.seed, reference.generation, reference.number, "hyperparameter", name
     )
     range_ = annealed_range(configuration, reference.generation, name, range_)
     if inherited is NOTHING:
-        is_founder = configuration.explore == "perturb" and reference.generation == 0
-        return begin(range_, rng) if is_founder else resample(range_, rng)
+        starts = begins_with_starts(configuration, reference)
+        return begin(range_, rng) if starts else resample(range_, rng)
     if keeps(configuration, reference) and contains(range_, inherited):
         return inherited
     return perturb(
         range_, inherited, resample_probability=configuration.resample_probability, rng=rng
     )
+
+
+def begins_with_starts(configuration: Configuration, reference: Reference) -> bool:
+    """Whether an individual begins with the ``start`` of every range that has one.
+
+    Half of the founders do, where values are inherited: the others keep the range represented.
+    """
+    if configuration.explore != "perturb" or reference.generation > 0:
+        return False
+    rng = stream(configuration.seed, reference.generation, reference.number, "start")
+    return bool(rng.random() < _STARTING_SHARE)
 
 
 def annealed_range(

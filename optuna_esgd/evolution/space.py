@@ -33,7 +33,8 @@ def _as_text(range_: FloatRange | IntRange) -> str:
 class FloatRange:
     """Real values in [low, high], on a grid of ``step`` from ``low`` on where one is given.
 
-    ``start`` is what founders begin with where hyperparameters are inherited; None to draw it.
+    ``start`` is what half of the founders begin with where hyperparameters are inherited, the
+    others draw; None for all of them to draw.
     """
 
     low: float
