@@ -108,11 +108,14 @@ def _checkpoint_seconds(parsed: argparse.Namespace) -> float:
 
 
 def _worker(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.worker.loading import open_workplace  # noqa: PLC0415
     from optuna_esgd.worker.work import work_until_stopped  # noqa: PLC0415
 
     level = logging.WARNING if parsed.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(message)s")
-    return work_until_stopped(_workplace(parsed), checkpoint_seconds=_checkpoint_seconds(parsed))
+    seconds = _checkpoint_seconds(parsed)
+    trainer, study = open_workplace(_workplace(parsed))
+    return work_until_stopped(trainer, study, checkpoint_seconds=seconds)
 
 
 def _run(parsed: argparse.Namespace) -> int:

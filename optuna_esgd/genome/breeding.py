@@ -15,6 +15,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ _logger = logging.getLogger(__name__)
 # Columns bred at a time, a multiple of PIECE: one piece of a few rows stays in a processor's
 # cache; a GPU is asked for more at once.
 _N_COLUMNS_CPU, _N_COLUMNS_ELSEWHERE = PIECE, 2**22
-_HALF = torch.tensor(0.5)  # a number would be made a tensor of anew for every piece
+_HALF = torch.tensor(0.5, device="cpu")  # a number would be made a tensor of anew for every piece
 
 
 @torch.no_grad()
@@ -92,6 +93,11 @@ def breed(
             first_parents = torch.tensor([family[0] for family in families], device=pool.device)
             target.copy_(bits(source).index_select(0, first_parents).view(target.dtype))
     return out
+
+
+class _Like(TypedDict):
+    dtype: torch.dtype
+    device: torch.device
 
 
 class _Breeder:
@@ -190,10 +196,33 @@ class _Breeder:
 def _find_recombination() -> Recombination | None:
     """The compiled program, if there is a compiler; tensors do the same, bit by bit."""
     program = build_recombination()
+    if not isinstance(program, str) and not _agrees(program):
+        program = "the program and tensors disagree"
     if isinstance(program, str):
         _logger.debug("Offspring are bred by tensors: %s.", program)
         return None
     return program
+
+
+def _agrees(program: Recombination) -> bool:
+    """Whether this compiler's program gives the same bits, as all that keep to C's rules do."""
+    n, tiny, largest = 1001, torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+    like: _Like = {"dtype": torch.float32, "device": torch.device("cpu")}
+    pool = torch.linspace(-2, 2, 2 * n, **like).view(2, n)
+    pool[:, :6] = torch.tensor([-0.0, tiny / 3, tiny, 1e30, largest, math.inf], **like)
+    pool[0, :3] = torch.tensor([0.0, tiny / 5, -tiny / 7], **like)
+    families, seeds = [[0, 1], [1, 1]], [5, 6]
+    for scale in (0.0, 0.3):
+        bred, expected = torch.empty(2, n, **like), torch.empty(2, n, **like)
+        program.breed(pool, families, seeds, scale=scale, first_piece=3, out=bred)
+        for family, seed, out in zip(families, seeds, expected, strict=True):
+            _average_two([pool[row] for row in family], out)
+            if scale > 0:
+                noise = torch.empty(n, **like)
+                out.add_(NormalRows().fill(noise, seed, scale=scale, first_piece=3))
+        if not torch.equal(bits(bred), bits(expected)):
+            return False
+    return True
 
 
 def _average_two(parents: list[Tensor], out: Tensor) -> None:

@@ -25,9 +25,11 @@ _FLAGS = (
     "-O2",
     "-std=gnu11",
     "-fno-fast-math",  # should CC ask for it: what diverged must be seen
+    "-fno-unsafe-math-optimizations",  # by which GCC rounds subnormal numbers to 0, everywhere
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
+    "-fvisibility=default",
     "-fPIC",
     "-shared",
 )

@@ -1,7 +1,8 @@
 """Intermediate recombination with mutation in C: in one pass over memory.
 
 Every number goes through the same rounded operations as in ``genome.breeding``, and normals are
-those of ``draws.NormalRows``, bit by bit: nobody can tell whether a worker has a compiler.
+those of ``draws.NormalRows``, bit by bit: nobody can tell whether a worker has a compiler. (Which
+of two parents' NaN it is may differ.)
 """
 
 from __future__ import annotations

@@ -252,19 +252,23 @@ class ESGDTrainer:
             directions: Of the study to come.
 
         Raises:
-            ConfigurationError: See ``SupervisedTask.check``; or the model is not for one of the
-                species or the mutation; or the study would go the wrong way.
+            ConfigurationError: See ``SupervisedTask.check_examples``; or the model is not for one
+                of the species or the mutation; or the study would go the wrong way.
         """
-        self._check(self._build_model(), directions)
+        model = self._build_model()
+        self._check_model(model, directions)
+        self._check_examples(model)
 
-    def _check(self, model: nn.Module, directions: Sequence[StudyDirection]) -> None:
+    def _check_model(self, model: nn.Module, directions: Sequence[StudyDirection]) -> None:
         check_direction(directions, self.task)
         for species in self.species.values():
             species.check_model(model)
         check_can_move(self._mutation, model)
+
+    def _check_examples(self, model: nn.Module) -> None:
         if isinstance(self.task, SupervisedTask):
-            with seeded(0):  # which leaves the caller's random numbers as they are
-                self.task.check(model.to(self.device))
+            with seeded(0):  # which leaves torch's random numbers as they are
+                self.task.check_examples(model)
 
     def workshop(
         self, ancestors: Ancestors, configuration: Configuration, layout: Layout
@@ -360,11 +364,12 @@ class ESGDTrainer:
         sampler = find_sampler(study)
         model = self._build_model()
         layout = Layout.of(model)
-        self._check(model, study.directions)
+        self._check_model(model, study.directions)
         cohort_size, first_backend = self._cohort_size, None
         if find_population(study, self.store) is None:
             self._refuse_foreign_trials(study)
             warn_of_direction(study, self.task)
+            self._check_examples(model)
             if cohort_size is None:
                 cohort_size = self._default_cohort_size(sampler, model)
             if self._backend is None:

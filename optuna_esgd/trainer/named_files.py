@@ -73,7 +73,8 @@ def look_up(path: Path, module: ModuleType, name: str) -> Any:
         ConfigurationError: It defines nothing under it; says which name comes close.
     """
     if not hasattr(module, name):
-        guesses = difflib.get_close_matches(name, vars(module), n=1)
+        names = [one for one in vars(module) if not one.startswith("_")]
+        guesses = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {guesses[0]!r}?" if guesses else ""
         raise ConfigurationError(f"{path.name} does not define {name!r}.{hint}")
     return getattr(module, name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ def name_of(criterion: Criterion) -> str:
 
 
 _CALIBRATION_EXAMPLES = 2048
+_CPU = torch.device("cpu")
+
+_logger = logging.getLogger(__name__)
 
 
 class SupervisedTask(Task):
@@ -270,23 +274,24 @@ class SupervisedTask(Task):
             yield inputs, targets
             n_seen += len(targets)
 
-    def check(self, model: nn.Module) -> None:
-        """Try the first examples, so that what cannot work is refused before anything is trained.
+    def check_examples(self, model: nn.Module) -> None:
+        """Try two examples, so that what cannot work is refused before anything is trained.
 
         Args:
-            model: On any device; its gradients are not kept.
+            model: On the CPU; its gradients are not kept.
 
         Raises:
             ConfigurationError: Examples are of another floating-point type than the model's, and
-                it does not take them; or fitness is not one number.
+                it does not take them; or loss or metric is not one number.
         """
-        device = next(model.parameters()).device
-        self._check_precision(model, device)
-        if self.why_scored_one_by_one() is None:
-            self._check_fitness(model, device)
+        for examples in (self.train, self.validation):
+            inputs, targets = examples.take(torch.arange(min(2, len(examples))), _CPU)
+            self._check_precision(model, inputs, targets)
+            self._check_number(model, "loss", self.loss, inputs, targets)
+        if self.metric is not None:
+            self._check_number(model, "metric", self.metric, inputs, targets)
 
-    def _check_precision(self, model: nn.Module, device: torch.device) -> None:
-        inputs, targets = self.train.take(torch.arange(min(2, len(self.train))), device)
+    def _check_precision(self, model: nn.Module, inputs: Any, targets: Any) -> None:
         mine = {one.dtype for one in model.parameters() if one.is_floating_point()}
         parts = {"inputs": inputs, "targets": targets}
         others = {
@@ -297,7 +302,7 @@ class SupervisedTask(Task):
         if not (mine and others):
             return
         try:
-            with self.autocast(device):
+            with self.autocast(_CPU):
                 loss = self.loss(model(inputs), targets)
             loss.backward()
         except RuntimeError as error:
@@ -310,19 +315,24 @@ class SupervisedTask(Task):
         finally:
             model.zero_grad(set_to_none=True)
 
-    @torch.no_grad()
-    def _check_fitness(self, model: nn.Module, device: torch.device) -> None:
-        criterion = self.metric or self.loss
-        with evaluation_mode(model), self.autocast(device):
-            inputs, targets = next(iter(self.validation.batches(device)))
-            value = criterion(model(inputs), targets)
-        shape = tuple(value.shape) if isinstance(value, Tensor) else None
-        if math.prod(shape or ()) != 1 or not isinstance(value, Tensor | float | int):
-            got = type(value).__name__ if shape is None else f"a tensor of shape {shape}"
+    def _check_number(
+        self, model: nn.Module, name: str, criterion: Criterion, inputs: Any, targets: Any
+    ) -> None:
+        try:
+            with evaluation_mode(model), torch.no_grad(), self.autocast(_CPU):
+                value: object = criterion(model(inputs), targets)
+        except (
+            Exception
+        ):  # such as of a model for GPUs; what is wrong with it training says better
+            _logger.debug("The %s could not be tried.", name, exc_info=True)
+            return
+        shape = getattr(value, "shape", ())
+        if math.prod(shape) != 1 or not isinstance(value, SupportsFloat):
+            got = f"a tensor of shape {tuple(shape)}" if shape else type(value).__name__
             raise ConfigurationError(
-                f"{'loss' if self.metric is None else 'metric'} must be one number per batch, the "
-                f"mean over its examples; {name_of(criterion)} returned {got} for {len(targets)}. "
-                "Return e.g. values.mean()."
+                f"{name} must be one number per batch, the mean over its examples; "
+                f"{name_of(criterion)} returned {got} for {len(targets)}. Return e.g. "
+                "values.mean()."
             )
 
     def autocast(self, device: torch.device) -> torch.autocast:

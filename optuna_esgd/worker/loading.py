@@ -82,11 +82,11 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         direction=direction,
         load_if_exists=True,
     )
-    if workplace.direction not in (None, study.direction.name.lower()):
+    stands = ", ".join(one.name.lower() for one in study.directions)
+    if workplace.direction not in (None, stands):
         raise StudyError(
-            f"Study {workplace.study!r} has been made with direction "
-            f"{study.direction.name.lower()!r}, and stays so; --direction says "
-            f"{workplace.direction!r}. Leave it out, or choose another --study."
+            f"Study {workplace.study!r} has been made with direction {stands!r}, and stays so; "
+            f"--direction says {workplace.direction!r}. Leave it out, or choose another --study."
         )
     return trainer, study
 

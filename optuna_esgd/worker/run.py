@@ -52,9 +52,10 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     loop = trainer.open(study)
     console = Console(stderr=True, log_path=False)
     if isinstance(loop.decide(), Stop):  # what dead workers have left is shown by this process
-        status = work_until_stopped(workplace, checkpoint_seconds=checkpoint_seconds)
+        console.log("There is nothing left to train.")
+        status = work_until_stopped(trainer, study, checkpoint_seconds=checkpoint_seconds)
         console.log(_all_done(loop) if status == 0 else _STOPPED)
-        return status
+        return 0 if status == 0 else INTERRUPTED
     if n_workers is None:
         devices = devices[: count_cohorts(loop)]
     console.log(f"{len(devices)} workers on {', '.join(dict.fromkeys(devices))}")

@@ -17,7 +17,6 @@ from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Preempted, Preemption
-from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.signals import stopping_on_signals
 
 _logger = logging.getLogger(__name__)
@@ -117,8 +116,15 @@ def _show_the_rest(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) ->
         time.sleep(_LOOK_SECONDS)
 
 
-def work_until_stopped(workplace: Workplace, *, checkpoint_seconds: float) -> int:
-    """``optuna-esgd worker``: work, and stop cleanly when told to.
+def work_until_stopped(
+    trainer: ESGDTrainer, study: optuna.Study, *, checkpoint_seconds: float
+) -> int:
+    """Work, and stop cleanly when told to.
+
+    Args:
+        trainer: What is trained.
+        study: Where.
+        checkpoint_seconds: See ``work``.
 
     Returns:
         The exit status: 0 when all is done; 128 plus the signal's number when it was told to
@@ -134,7 +140,6 @@ def work_until_stopped(workplace: Workplace, *, checkpoint_seconds: float) -> in
             raise KeyboardInterrupt
         preemption.request()
 
-    trainer, study = open_workplace(workplace)
     with stopping_on_signals(stop) as signals:
         is_done = work(
             trainer, study, checkpoint_seconds=checkpoint_seconds, preemption=preemption

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from optuna_esgd.genome import breeding
 from optuna_esgd.genome.breeding import breed
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
+from optuna_esgd.native.recombination import build_recombination
 from tests.genome.networks import CASES, Convolutional, Mixed, assert_same_bits, filled_matrix
 from tests.native.builds import needs_compiler
 
@@ -109,6 +111,30 @@ def test_with_a_compiler_and_without_the_bits_are_the_same(
     by_tensors = breed(pool, parents, scales=scales, seeds=seeds)
     for row in range(len(parents)):
         assert_same_rows(compiled, row, by_tensors, row)
+
+
+class Contracting:
+    """A program that rounds once where it should round twice."""
+
+    def __init__(self, right: Any) -> None:
+        self._right = right
+
+    def breed(
+        self, pool: torch.Tensor, families: Any, seeds: Any, *, out: torch.Tensor, **given: Any
+    ) -> None:
+        self._right.breed(pool, families, seeds, out=out, **given)
+        out[0, 1:3] = ((pool[0, 1:3].double() + pool[1, 1:3].double()) / 2).float()
+
+
+@needs_compiler
+def test_a_program_with_other_bits_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = build_recombination()
+    assert not isinstance(right, str)
+    assert breeding._agrees(right)
+    wrong: Any = Contracting(right)
+    assert not breeding._agrees(wrong)
+    monkeypatch.setattr(breeding, "build_recombination", lambda: wrong)
+    assert breeding._find_recombination.__wrapped__() is None
 
 
 def test_noise_has_the_scale_and_is_independent() -> None:

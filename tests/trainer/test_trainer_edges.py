@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -292,15 +295,16 @@ def double(part: Tensor) -> Tensor:
     return part.double() if part.is_floating_point() else part
 
 
+@pytest.mark.parametrize("name", ["train", "validation"])
 @pytest.mark.parametrize("kind", ["tensors", "dataset"])
-def test_examples_of_another_precision_are_refused_before_training(kind: str) -> None:
+def test_examples_of_another_precision_are_refused_before_training(kind: str, name: str) -> None:
     inputs, targets = (double(part) for part in examples("mlp", 0))
-    train: Any = (inputs, targets)
+    given: Any = (inputs, targets)
     if kind == "dataset":
-        train = DataLoader(TensorDataset(inputs, targets), batch_size=8)
+        given = DataLoader(TensorDataset(inputs, targets), batch_size=8)
     study = make_study()
     with pytest.raises(ConfigurationError, match=r"inputs are torch\.float64.*\.float\(\)"):
-        study.optimize(esgd.ESGDTrainer(make_task(train=train)), n_trials=1)
+        study.optimize(esgd.ESGDTrainer(make_task(**{name: given})), n_trials=1)
     assert find_population(study, None) is None
 
 
@@ -343,27 +347,60 @@ def as_text(outputs: Tensor, targets: Tensor) -> Any:
     return f"{accuracy(outputs, targets):.2f}"
 
 
+def nothing(outputs: Tensor, targets: Tensor) -> Any:
+    return None
+
+
 @pytest.mark.parametrize(
-    ("metric", "message"),
+    ("given", "message"),
     [
-        (by_example, r"by_example returned a tensor of shape \(24,\) for 24"),
-        (as_text, "as_text returned str"),
+        ({"metric": by_example}, r"by_example returned a tensor of shape \(2,\) for 2"),
+        ({"metric": as_text}, "metric must be one number .* as_text returned str"),
+        ({"metric": nothing}, "nothing returned NoneType"),
+        (
+            {"metric": accuracy, "loss": nn.CrossEntropyLoss(reduction="none")},
+            r"loss must be one number .* CrossEntropyLoss returned a tensor of shape \(2,\)",
+        ),
     ],
 )
-def test_a_metric_that_is_not_one_number_is_refused_before_training(
-    metric: Any, message: str
+def test_what_is_not_one_number_is_refused_before_training(
+    given: dict[str, Any], message: str
 ) -> None:
     study = make_study(direction="maximize")
     with pytest.raises(ConfigurationError, match=message):
-        study.optimize(esgd.ESGDTrainer(make_task(metric=metric)), n_trials=1)
+        study.optimize(esgd.ESGDTrainer(make_task(**given)), n_trials=1)
     assert find_population(study, None) is None
 
 
-def test_a_number_of_python_is_one_number() -> None:
-    task = make_task(metric=lambda outputs, targets: accuracy(outputs, targets).item())
+@pytest.mark.parametrize(
+    "convert",
+    [
+        float,
+        Tensor.numpy,
+        lambda value: np.float32(value.item()),
+        lambda value: Fraction(value.item()),
+        lambda value: value.view(1, 1),
+    ],
+)
+def test_a_metric_may_return_any_number(convert: Callable[[Tensor], Any]) -> None:
+    def metric(outputs: Tensor, targets: Tensor) -> Any:
+        return convert(accuracy(outputs, targets))
+
+    task = make_task(metric=metric)
     study = make_study(direction="maximize")
     study.optimize(esgd.ESGDTrainer(task), n_trials=4)
     assert study.best_value == task.fitness(esgd.load_best(study, task.build_model()))
+
+
+def test_what_cannot_be_tried_on_two_examples_is_not_refused() -> None:
+    def metric(outputs: Tensor, targets: Tensor) -> Tensor:
+        if len(targets) == 2:
+            raise ValueError("Only one class is present.")
+        return accuracy(outputs, targets)
+
+    study = make_study(direction="maximize")
+    study.optimize(esgd.ESGDTrainer(make_task(metric=metric)), n_trials=4)
+    assert len(study.trials) == 4
 
 
 @pytest.mark.parametrize("changed", ["metric", "loss"])

@@ -49,6 +49,14 @@ def test_a_study_that_is_there_keeps_its_direction(workplace: Workplace) -> None
         open_workplace(replace(workplace, direction="minimize"))
 
 
+def test_a_study_with_several_directions_is_left_to_the_trainer(workplace: Workplace) -> None:
+    both = ["minimize", "maximize"]
+    optuna.create_study(storage=workplace.storage, study_name="digits", directions=both)
+    trainer, study = open_workplace(workplace)
+    with pytest.raises(ConfigurationError, match="2 directions"):
+        trainer.open(study)
+
+
 def test_no_study_is_made_for_what_is_refused(workplace: Workplace) -> None:
     """Else the next attempt would find it, with the direction of this one."""
     with pytest.raises(ConfigurationError, match="its loss must be minimised"):
@@ -84,6 +92,7 @@ def test_a_file_without_a_sampler_needs_the_generations(
         ("nowhere.py:trainer", "no file"),
         (f"{FILE}:nothing", "NoneType"),
         (f"{FILE}:trainr", "Did you mean 'trainer'"),
+        (f"{FILE}:name", r"does not define 'name'\.$"),  # there is __name__
         (f"{FILE}:unknown", "does not define 'unknown'"),
         ("examples/objective_plain.py:objective", "it takes arguments"),
         (f"{FILE}:Slow", "Slow"),
