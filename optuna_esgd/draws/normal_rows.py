@@ -109,7 +109,7 @@ def _fill_pieces(out: Tensor, key: int, table: Tensor, first_piece: int) -> None
 @functools.cache
 def _places() -> NDArray[np.uint32]:
     """The scrambled numbers of a piece's words."""
-    places: NDArray[np.int64] = mix(torch.arange(PIECE // 2)).numpy()
+    places: NDArray[np.int64] = mix(torch.arange(PIECE // 2, device="cpu")).numpy()
     return places.astype(np.uint32)
 
 
