@@ -10,29 +10,24 @@ noise from ``NormalRows``.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from optuna_esgd.draws import PIECE, NormalRows
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.genome.averages import average, average_two, keep_infinities
+from optuna_esgd.genome.compiled_breeding import find_recombination
 from optuna_esgd.genome.dtypes import bits
 from optuna_esgd.genome.layout import Block
 from optuna_esgd.genome.matrix import Matrix
-from optuna_esgd.native.recombination import Recombination, build_recombination
-
-_logger = logging.getLogger(__name__)
 
 # Columns bred at a time, a multiple of PIECE: one piece of a few rows stays in a processor's
 # cache; a GPU is asked for more at once.
 _N_COLUMNS_CPU, _N_COLUMNS_ELSEWHERE = PIECE, 2**22
-_HALF = torch.tensor(0.5, device="cpu")  # a number would be made a tensor of anew for every piece
 
 
 @torch.no_grad()
@@ -95,11 +90,6 @@ def breed(
     return out
 
 
-class _Like(TypedDict):
-    dtype: torch.dtype
-    device: torch.device
-
-
 class _Breeder:
     """Breeds one floating-point block after the other, piece by piece, in memory it keeps.
 
@@ -144,11 +134,11 @@ class _Breeder:
                 if len(members) == 1:
                     values.copy_(members[0])
                 elif len(members) == 2 and is_trainable:
-                    _average_two(members, values)
+                    average_two(members, values)
                 else:
-                    _average(members, values, scratch[:, :n])
+                    average(members, values, scratch[:, :n])
                     if not is_trainable:
-                        _keep_infinities(members, values)
+                        keep_infinities(members, values)
                 if is_trainable and scale > 0:  # also: adding a zero would turn -0.0 into 0.0
                     values.add_(
                         self._normals.fill(
@@ -165,7 +155,7 @@ class _Breeder:
         is_usual = block.dtype == torch.float32 and self._device.type == "cpu"
         if not (is_usual and block.n_trainable and len(self._families[0]) <= 2):
             return 0
-        program = _find_recombination()
+        program = find_recombination()
         if program is None:
             return 0
         end = 0
@@ -190,84 +180,6 @@ class _Breeder:
         ):
             for column in range(start, end, self._n_columns):
                 yield slice(column, min(column + self._n_columns, end)), is_trainable
-
-
-@functools.cache
-def _find_recombination() -> Recombination | None:
-    """The compiled program, if there is a compiler; tensors do the same, bit by bit."""
-    program = build_recombination()
-    if not isinstance(program, str) and not _agrees(program):
-        program = "the program and tensors disagree"
-    if isinstance(program, str):
-        _logger.debug("Offspring are bred by tensors: %s.", program)
-        return None
-    return program
-
-
-def _agrees(program: Recombination) -> bool:
-    """Whether this compiler's program gives the same bits, as all that keep to C's rules do."""
-    n, tiny, largest = 1001, torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
-    like: _Like = {"dtype": torch.float32, "device": torch.device("cpu")}
-    pool = torch.linspace(-2, 2, 2 * n, **like).view(2, n)
-    pool[:, :6] = torch.tensor([-0.0, tiny / 3, tiny, 1e30, largest, math.inf], **like)
-    pool[0, :3] = torch.tensor([0.0, tiny / 5, -tiny / 7], **like)
-    families, seeds = [[0, 1], [1, 1]], [5, 6]
-    for scale in (0.0, 0.3):
-        bred, expected = torch.empty(2, n, **like), torch.empty(2, n, **like)
-        program.breed(pool, families, seeds, scale=scale, first_piece=3, out=bred)
-        for family, seed, out in zip(families, seeds, expected, strict=True):
-            _average_two([pool[row] for row in family], out)
-            if scale > 0:
-                noise = torch.empty(n, **like)
-                out.add_(NormalRows().fill(noise, seed, scale=scale, first_piece=3))
-        if not torch.equal(bits(bred), bits(expected)):
-            return False
-    return True
-
-
-def _average_two(parents: list[Tensor], out: Tensor) -> None:
-    """Write the mean of two parents, as (θ_1 + θ_2) / 2: in two passes over memory, not three.
-
-    As exact where they agree as ``_average``, up to half of the largest number there is: weights
-    beyond that have diverged, but buffers may hold such constants.
-    """
-    first, second = parents
-    if first.dtype != out.dtype:
-        first, second = first.to(out.dtype), second.to(out.dtype)
-    # Two operations: fused, as by lerp, subnormal numbers would depend on the processor.
-    torch.add(first, second, out=out)
-    torch.mul(out, _HALF, out=out)
-
-
-def _average(parents: list[Tensor], out: Tensor, scratch: Tensor) -> None:
-    """Write the parents' mean, as θ_1 + Σ (θ_j − θ_1) / ρ.
-
-    Unlike the sum divided by ρ, this is exact where all parents agree.
-
-    Args:
-        parents: ρ > 1 rows.
-        out: A row in the precision to average in.
-        scratch: (>= 2, columns) in that precision.
-    """
-    first, *others = (parent.to(out.dtype) for parent in parents)
-    difference = torch.sub(others[0], first, out=scratch[0])
-    for other in others[1:]:
-        difference.add_(torch.sub(other, first, out=scratch[1]))
-    torch.add(first, difference.div_(len(parents)), out=out)
-
-
-def _keep_infinities(parents: list[Tensor], out: Tensor) -> None:
-    """Where all parents have the same infinity, as in masks kept in buffers, so has their mean.
-
-    Args:
-        parents: ρ rows.
-        out: Their mean, in the precision it was made in.
-    """
-    first, *others = (parent.to(out.dtype) for parent in parents)
-    agree = first.isinf()
-    for other in others:
-        agree &= other == first
-    torch.where(agree, first, out, out=out)
 
 
 def _check_parents(parents: Sequence[Sequence[int]] | Tensor, n_rows: int) -> list[list[int]]:

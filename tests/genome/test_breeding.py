@@ -13,8 +13,9 @@ from torch import nn
 
 from optuna_esgd.draws import PIECE
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.genome import breeding
+from optuna_esgd.genome import breeding, compiled_breeding
 from optuna_esgd.genome.breeding import breed
+from optuna_esgd.genome.compiled_breeding import find_recombination
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.native.recombination import build_recombination
@@ -106,8 +107,8 @@ def test_with_a_compiler_and_without_the_bits_are_the_same(
     scales = [0.3, 0.3, 0.0, 0.0, 1e-3, 0.3, 0.3]
     seeds = [0, 1, 2, 3, 2**63 - 1, 2**40, 6]
     compiled = breed(pool, parents, scales=scales, seeds=seeds)
-    assert breeding._find_recombination() is not None
-    monkeypatch.setattr(breeding, "_find_recombination", lambda: None)
+    assert find_recombination() is not None
+    monkeypatch.setattr(breeding, "find_recombination", lambda: None)
     by_tensors = breed(pool, parents, scales=scales, seeds=seeds)
     for row in range(len(parents)):
         assert_same_rows(compiled, row, by_tensors, row)
@@ -130,11 +131,11 @@ class Contracting:
 def test_a_program_with_other_bits_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     right = build_recombination()
     assert not isinstance(right, str)
-    assert breeding._agrees(right)
+    assert compiled_breeding._agrees(right)
     wrong: Any = Contracting(right)
-    assert not breeding._agrees(wrong)
-    monkeypatch.setattr(breeding, "build_recombination", lambda: wrong)
-    assert breeding._find_recombination.__wrapped__() is None
+    assert not compiled_breeding._agrees(wrong)
+    monkeypatch.setattr(compiled_breeding, "build_recombination", lambda: wrong)
+    assert find_recombination.__wrapped__() is None
 
 
 def test_noise_has_the_scale_and_is_independent() -> None:
@@ -276,7 +277,7 @@ def test_breeds_into_a_given_matrix() -> None:
 def test_the_bits_are_pinned(is_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version that breeds otherwise would continue a study with other offspring."""
     if not is_compiled:
-        monkeypatch.setattr(breeding, "_find_recombination", lambda: None)
+        monkeypatch.setattr(breeding, "find_recombination", lambda: None)
     pool = plain_matrix(2, 5)
     pool.parameters()["weight"].copy_(torch.tensor([[[1.0, 2, 3, 4, 5]], [[1.5, 0, -3, 4, 8]]]))
     offspring = breed(pool, [[0, 1]], scales=[0.25], seeds=[2**62 + 1])
