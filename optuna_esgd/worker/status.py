@@ -194,6 +194,8 @@ def _summary(status: Status) -> Table:
     of_all = "" if status.n_generations is None else f" (of 0 to {status.n_generations - 1})"
     states = ", ".join(f"{status.slots[name]} {name}" for name in ("finished", "claimed", "free"))
     doing = f"{'training' if status.round == 0 else 'evolution'}: {states} slots"
+    if all(one.is_lost for one in status.workers):
+        doing += ", nobody at work"
     rows = {
         "study": escape(status.study_name),
         "generation": f"{latest}{of_all}",

@@ -49,6 +49,7 @@ def test_before_anybody_has_finished() -> None:
         None,
     )
     assert "0 (of 0 to 2)" in text_of(study)
+    assert "1 free slots, nobody at work" in text_of(study)
 
 
 def test_in_the_middle_of_a_run() -> None:
@@ -70,6 +71,7 @@ def test_in_the_middle_of_a_run() -> None:
     assert "[red]digits" in text
     assert "generation   1 (of 0 to 2)" in text
     assert "1 claimed, 1 free" in text
+    assert "nobody" not in text
     assert re.search(r"best .*→", text)
     assert "somebody" in text
     assert all(len(line) <= 80 for line in text.splitlines())
