@@ -49,7 +49,7 @@ def test_before_anybody_has_finished() -> None:
         None,
     )
     assert "0 (of 0 to 2)" in text_of(study)
-    assert "1 free slots, nobody at work" in text_of(study)
+    assert "0 free slots, nobody at work" in text_of(study)
 
 
 def test_in_the_middle_of_a_run() -> None:
