@@ -61,7 +61,7 @@ def _compare(parsed: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
 
     from optuna_esgd.comparison.arms import check_arms  # noqa: PLC0415  (torch when needed)
-    from optuna_esgd.comparison.compare import compare  # noqa: PLC0415
+    from optuna_esgd.comparison.compare import check_benchmark, compare  # noqa: PLC0415
     from optuna_esgd.comparison.figure import draw  # noqa: PLC0415
     from optuna_esgd.comparison.ledger import Comparison  # noqa: PLC0415
     from optuna_esgd.comparison.named import NamedBenchmark  # noqa: PLC0415
@@ -79,13 +79,15 @@ def _compare(parsed: argparse.Namespace) -> int:
 
     def save(comparison: Comparison) -> None:
         if parsed.json is not None:
-            write_json(comparison, parsed.json)
+            write_json(comparison, parsed.json, benchmark=described)
 
     build = NamedBenchmark(parsed.benchmark)
     build.find()
-    before = None
-    if parsed.json is not None and parsed.json.exists():
-        before = read_json(parsed.json, parsed.benchmark)
+    before, described = None, None
+    if parsed.json is not None:
+        described = check_benchmark(build(parsed.first_seed)).describe()
+        if parsed.json.exists():
+            before = read_json(parsed.json, parsed.benchmark, described)
     comparison = compare(
         build,
         arms=arms,

@@ -81,16 +81,25 @@ def compare(  # noqa: PLR0913  (a declaration: all by keyword)
     return ledger.comparison()
 
 
+def check_benchmark(made: object) -> Benchmark:
+    """What the function to compare on has made.
+
+    Raises:
+        ConfigurationError: It is no benchmark.
+    """
+    if not isinstance(made, Benchmark):
+        raise ConfigurationError(
+            "The function to compare on must take a seed and return an esgd.Benchmark, it "
+            f"returned {type(made).__name__}."
+        )
+    return made
+
+
 def _run_unit(
     build: Callable[[int], Benchmark], unit: Unit, device: str | torch.device | None
 ) -> list[Run]:
     """The run at equal gradients, then the one at equal cost if it is another."""
-    benchmark = build(unit.seed)
-    if not isinstance(benchmark, Benchmark):
-        raise ConfigurationError(
-            "The function to compare on must take a seed and return an esgd.Benchmark, it "
-            f"returned {type(benchmark).__name__}."
-        )
+    benchmark = check_benchmark(build(unit.seed))
     first = unit.known
     if first is None:
         n_epochs = benchmark.n_epochs_each

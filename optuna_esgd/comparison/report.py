@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,16 +117,17 @@ def write_json(comparison: Comparison, path: Path, **more: Any) -> None:
     unfinished.replace(path)
 
 
-def read_json(path: Path, name: str) -> Comparison:
+def read_json(path: Path, name: str, benchmark: Mapping[str, Any] | None = None) -> Comparison:
     """Read what ``write_json`` wrote, to go on from there.
 
     Args:
         path: The file.
         name: What is compared on.
+        benchmark: How that describes itself; not compared if None, or if the file does not say.
 
     Raises:
-        ConfigurationError: It is no such file, of something else, or of arms that had other
-            settings than they have now.
+        ConfigurationError: It is no such file, of something else, of a benchmark that was
+            another one, or of arms that had other settings than they have now.
     """
     try:
         document = json.loads(path.read_text("utf-8"))
@@ -137,13 +138,19 @@ def read_json(path: Path, name: str) -> Comparison:
                 for budget in ("equal_gradients", "equal_cost")
             ),
         )
-        arms = document["arms"]
+        arms, described = document["arms"], document.get("benchmark", benchmark)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{path} is no comparison: {error!r}. Use another file."
         ) from None
     if found.name != name:
         raise ConfigurationError(f"{path} compares on {found.name}, not on {name}.")
+    now = json.loads(json.dumps(benchmark))
+    if benchmark is not None and described != now:
+        changed = [key for key in now if described.get(key) != now[key]]
+        raise ConfigurationError(
+            f"{path} was made with another {', '.join(changed) or 'benchmark'}. Use another file."
+        )
     for arm, settings in arms.items():
         now = json.loads(json.dumps(settings_of_arm(arm)))
         # What older files do not name was as older studies had it.

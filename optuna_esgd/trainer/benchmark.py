@@ -12,9 +12,10 @@ from torch import nn
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.registry import fixed_species
+from optuna_esgd.trainer.direction import is_better_high
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.examples import Examples
-from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
+from optuna_esgd.trainer.supervised import Criterion, SupervisedTask, name_of
 from optuna_esgd.trainer.task import Task
 
 
@@ -55,7 +56,7 @@ class Benchmark:
     the one model it chose.
 
     Attributes:
-        task: What is trained; lower fitness is better.
+        task: What is trained; its fitness is minimised.
         test: Scores of a model on what no method has seen, by name, such as ``HeldOut``. The
             first is the headline; lower is better.
         recipe: For the arm that trains one network without any search.
@@ -72,6 +73,16 @@ class Benchmark:
     population_size: int = 16
     n_epochs: int = 4
     n_generations: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse a metric that is better the higher it is, as far as its name says so."""
+        metric = self.task.metric if isinstance(self.task, SupervisedTask) else None
+        if metric is not None and is_better_high(name_of(metric)):
+            raise ConfigurationError(
+                f"Methods are compared by a fitness that is minimised, but {name_of(metric)} is "
+                "better the higher it is. Leave out metric, for the loss, or return 1 - value by "
+                "another name, such as error."
+            )
 
     def trainer(
         self,
@@ -92,6 +103,20 @@ class Benchmark:
         if is_by_recipe:
             species = [fixed_species(self.recipe.optimizer, self.recipe.settings)]
         return ESGDTrainer(self.task, species=species, cohort_size=cohort_size, device=device)
+
+    def describe(self) -> dict[str, Any]:
+        """What the benchmarks of all seeds have in common, in words and numbers."""
+        trainer = self.trainer()
+        criteria = {"loss", "metric"} & trainer.described.keys()
+        return {
+            "population_size": self.population_size,
+            "n_epochs": self.n_epochs,
+            "n_generations": self.n_generations,
+            "species": {name: repr(one) for name, one in trainer.species.items()},
+            "recipe": repr(self.recipe),
+            "tensors": {one.name: list(one.shape) for one in trainer.build_layout().entries},
+            **{name: trainer.described[name] for name in sorted(criteria)},
+        }
 
     @property
     def n_trials(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -48,7 +49,9 @@ def ancestry(
 
     Returns:
         The founder first, the individual last; offspring and the births they became are one step.
+        Their fitness is in the study's direction.
     """
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
     population = open_results(study, store)
     everyone = {one.reference: one for one in population.individuals()}
     if reference is None:
@@ -59,7 +62,18 @@ def ancestry(
     line = [everyone[reference]]
     while (parent := line[-1].first_parent) is not None:
         line.append(everyone[parent])
-    return line[::-1]
+    return [_as_shown(one, maximize=maximize) for one in reversed(line)]
+
+
+def _as_shown(individual: Individual, *, maximize: bool) -> Individual:
+    def show(value: float | None) -> float | None:
+        return None if value is None else shown_value(value, maximize=maximize)
+
+    return replace(
+        individual,
+        fitness=show(individual.fitness),
+        birth_fitness=show(individual.birth_fitness),
+    )
 
 
 def certificate(study: optuna.Study, *, store: str | None = None) -> dict[int, tuple[float, ...]]:

@@ -45,6 +45,7 @@ from optuna_esgd.trainer.preemption import (
     Preemption,
     SlotCheckpoints,
 )
+from optuna_esgd.trainer.task import shown_value
 
 _logger = logging.getLogger(__name__)
 
@@ -255,7 +256,7 @@ class WorkLoop:
         all_cohorts = cohorts(self.configuration, self.configuration.population_size)
         n_plans = len(all_cohorts) // len(plan.cohorts)
         if plan.certificate and (plan.generation + plan.first_cohort) % n_plans == 0:
-            _log_progress(plan)
+            _log_progress(plan, maximize=self.configuration.maximize)
         is_last = not self.configuration.wants(plan.generation + 1)
         # Whoever has not trained yet does not know how much there is, and collects.
         n_individuals = self.configuration.population_size
@@ -428,8 +429,8 @@ def _n_bytes(outcome: Outcome) -> int:
     return sum(len(one.payload) for one in kept if one is not None)
 
 
-def _log_progress(plan: Plan) -> None:
-    """Say how good the births of a generation are."""
+def _log_progress(plan: Plan, *, maximize: bool) -> None:
+    """Say how good the births of a generation are, in the study's direction."""
     best = plan.certificate[0]
     if math.isinf(best):
         _logger.warning(
@@ -440,7 +441,7 @@ def _log_progress(plan: Plan) -> None:
     _logger.info(
         "Generation %d done: best fitness %.6g, mean of the %d best %.6g",
         plan.generation - 1,
-        best,
+        shown_value(best, maximize=maximize),
         len(plan.certificate),
-        plan.certificate[-1],
+        shown_value(plan.certificate[-1], maximize=maximize),
     )

@@ -284,16 +284,16 @@ class SupervisedTask(Task):
             ConfigurationError: Examples are of another floating-point type than the model's, and
                 it does not take them; or loss or metric is not one number.
         """
-        for examples in (self.train, self.validation):
+        for name, examples in {"train": self.train, "validation": self.validation}.items():
             inputs, targets = examples.take(torch.arange(min(2, len(examples))), _CPU)
-            self._check_precision(model, inputs, targets)
+            self._check_precision(model, name, inputs, targets)
             self._check_number(model, "loss", self.loss, inputs, targets)
         if self.metric is not None:
             self._check_number(model, "metric", self.metric, inputs, targets)
 
-    def _check_precision(self, model: nn.Module, inputs: Any, targets: Any) -> None:
+    def _check_precision(self, model: nn.Module, name: str, inputs: Any, targets: Any) -> None:
         mine = {one.dtype for one in model.parameters() if one.is_floating_point()}
-        parts = {"inputs": inputs, "targets": targets}
+        parts = {f"inputs of {name}": inputs, f"targets of {name}": targets}
         others = {
             name: part.dtype
             for name, part in parts.items()
@@ -331,7 +331,7 @@ class SupervisedTask(Task):
             got = f"a tensor of shape {tuple(shape)}" if shape else type(value).__name__
             raise ConfigurationError(
                 f"{name} must be one number per batch, the mean over its examples; "
-                f"{name_of(criterion)} returned {got} for {len(targets)}. Return e.g. "
+                f"{name_of(criterion)} returned {got} for {len(targets)} examples. Return e.g. "
                 "values.mean()."
             )
 

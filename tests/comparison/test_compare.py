@@ -113,6 +113,13 @@ def test_files_of_another_comparison_are_refused(comparison: Comparison, tmp_pat
         read_json(path, "curves")
     document = json.loads(path.read_text("utf-8"))
     assert document["machine"] == {"n_cores": 2}
+    described = build().describe()
+    read_json(path, "lines", described)  # older files do not say
+    write_json(comparison, path, benchmark=described)
+    read_json(path, "lines", described)
+    other = replace(build(), n_epochs=99, species=["RMSprop"]).describe()
+    with pytest.raises(ConfigurationError, match=r"made with another n_epochs, species\. Use"):
+        read_json(path, "lines", other)
     document["arms"]["pbt"]["resample_probability"] = 0.5
     path.write_text(json.dumps(document), "utf-8")
     with pytest.raises(ConfigurationError, match="other settings of the arm pbt"):

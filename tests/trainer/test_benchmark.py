@@ -36,6 +36,20 @@ def make_benchmark(task: esgd.SupervisedTask) -> esgd.Benchmark:
     )
 
 
+def test_a_metric_that_is_better_high_is_refused() -> None:
+    """All methods minimise."""
+    task = make_task()
+    task.metric = torch.nn.functional.mse_loss
+    make_benchmark(task)
+
+    def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs == targets).float().mean()
+
+    task.metric = accuracy
+    with pytest.raises(ConfigurationError, match="accuracy is better the higher it is"):
+        make_benchmark(task)
+
+
 def test_the_budget_adds_up() -> None:
     benchmark = make_benchmark(make_task())
     assert benchmark.n_trials == 30

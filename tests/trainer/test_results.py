@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -69,6 +71,32 @@ def test_export_is_a_safetensors_file(
     fresh.load_state_dict(stored, strict=False)
     for name, tensor in model.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor)
+
+
+def test_exports_of_the_same_are_the_same_bytes(study: optuna.Study, tmp_path: Path) -> None:
+    exported = {esgd.export(study, tmp_path / f"{n}.safetensors").read_bytes() for n in range(8)}
+    assert len(exported) == 1
+    with safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert file.metadata()["study"] == study.study_name
+
+
+def test_ancestors_and_the_log_speak_the_study_s_direction(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs.argmax(-1) == targets).float().mean()
+
+    study = make_study(direction="maximize")
+    with caplog.at_level(logging.INFO, "optuna_esgd"):
+        study.optimize(esgd.ESGDTrainer(make_task(metric=accuracy)), n_trials=12)
+    last = next(one for one in reversed(esgd.ancestry(study)) if one.reference.round == 0)
+    assert last.fitness == study.trials[last.trial_number or 0].value
+    assert last.birth_fitness is not None
+    assert 0 <= last.birth_fitness <= last.fitness
+    said = [one.getMessage() for one in caplog.records if "Generation 1 done" in one.getMessage()]
+    best = esgd.certificate(study)[1][0]
+    assert f"best fitness {best:.6g}, " in said[0]
+    assert best > 0
 
 
 def test_lineage_is_a_table_of_everybody(study: optuna.Study) -> None:
