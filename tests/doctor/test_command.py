@@ -52,7 +52,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "words"),
     [
         (["nowhere.py:trainer"], "There is no file"),
-        ([f"{HEALTHY}:nothing"], "must define nothing as an ESGDTrainer"),
+        ([f"{HEALTHY}:nothing"], "does not define 'nothing'"),
         ([f"{HEALTHY}:trainer", "--workers", "0"], "--workers must be at least 1"),
         ([f"{HEALTHY}:trainer", "--device", "cuda:99"], "cuda:99"),
         ([f"{HEALTHY}:trainer", "--direction", "maximize"], "metric"),

@@ -303,7 +303,8 @@ def test_examples_of_another_precision_are_refused_before_training(kind: str, na
     if kind == "dataset":
         given = DataLoader(TensorDataset(inputs, targets), batch_size=8)
     study = make_study()
-    with pytest.raises(ConfigurationError, match=r"inputs are torch\.float64.*\.float\(\)"):
+    message = rf"the inputs of {name} are torch\.float64.*\.float\(\)"
+    with pytest.raises(ConfigurationError, match=message):
         study.optimize(esgd.ESGDTrainer(make_task(**{name: given})), n_trials=1)
     assert find_population(study, None) is None
 
@@ -313,7 +314,7 @@ def test_targets_of_another_precision_are_refused_before_training() -> None:
     inputs, _ = examples("mlp", 0)
     targets = MODELS["mlp"][0]()(inputs).detach().double()
     task = make_task(train=(inputs, targets), loss=nn.functional.huber_loss)
-    with pytest.raises(ConfigurationError, match=r"targets are torch\.float64"):
+    with pytest.raises(ConfigurationError, match=r"targets of train are torch\.float64"):
         make_study().optimize(esgd.ESGDTrainer(task), n_trials=1)
 
 
