@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna_esgd.cli.arguments import add_trainer, storage_of, store_of
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.named_files import look_up
 
 if TYPE_CHECKING:
     from optuna_esgd.engine.individual import Individual
@@ -118,8 +119,6 @@ def _results(parsed: argparse.Namespace) -> int:
 
 
 def _find_test(opened: Trained, name: str) -> Any:
-    from optuna_esgd.trainer.named_files import look_up  # noqa: PLC0415
-
     test = look_up(opened.file.path, opened.file.module, name)
     if not callable(test):
         raise ConfigurationError(

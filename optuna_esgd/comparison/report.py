@@ -138,27 +138,32 @@ def read_json(path: Path, name: str, benchmark: Mapping[str, Any] | None = None)
                 for budget in ("equal_gradients", "equal_cost")
             ),
         )
-        arms, described = document["arms"], document.get("benchmark", benchmark)
+        arms, described = document["arms"], document.get("benchmark")
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{path} is no comparison: {error!r}. Use another file."
         ) from None
     if found.name != name:
         raise ConfigurationError(f"{path} compares on {found.name}, not on {name}.")
-    now = json.loads(json.dumps(benchmark))
-    if benchmark is not None and described != now:
+    now = _as_read(benchmark)
+    if None not in (benchmark, described) and described != now:
         changed = [key for key in now if described.get(key) != now[key]]
         raise ConfigurationError(
             f"{path} was made with another {', '.join(changed) or 'benchmark'}. Use another file."
         )
     for arm, settings in arms.items():
-        now = json.loads(json.dumps(settings_of_arm(arm)))
+        now = _as_read(settings_of_arm(arm))
         # What older files do not name was as older studies had it.
         if {**{name: ADDED_FIELDS[name] for name in now.keys() & ADDED_FIELDS}, **settings} != now:
             raise ConfigurationError(
                 f"{path} was made with other settings of the arm {arm}. Use another file."
             )
     return found
+
+
+def _as_read(value: Any) -> Any:
+    """The same, as a file gives it back."""
+    return json.loads(json.dumps(value))
 
 
 def _run(values: dict[str, Any]) -> Run:

@@ -118,6 +118,8 @@ class _Breeder:
     def breed_block(self, block: Block, source: Tensor, target: Tensor) -> None:
         """Fill the offspring's rows of one block."""
         n_natively = self._breed_natively(block, source, target)
+        if n_natively == block.width:
+            return
         width = min(self._n_columns, block.width)
         # 16-bit and narrower numbers are averaged in float32.
         precision = block.dtype if block.dtype.itemsize >= 4 else torch.float32

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import TypedDict
 
 import torch
 
@@ -15,11 +14,6 @@ from optuna_esgd.genome.dtypes import bits
 from optuna_esgd.native.recombination import Recombination, build_recombination
 
 _logger = logging.getLogger(__name__)
-
-
-class _Like(TypedDict):
-    dtype: torch.dtype
-    device: torch.device
 
 
 @functools.cache
@@ -37,18 +31,16 @@ def find_recombination() -> Recombination | None:
 def _agrees(program: Recombination) -> bool:
     """Whether this compiler's program gives the same bits, as all that keep to C's rules do."""
     n, tiny, largest = 1001, torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
-    like: _Like = {"dtype": torch.float32, "device": torch.device("cpu")}
-    pool = torch.linspace(-2, 2, 2 * n, **like).view(2, n)
-    pool[:, :6] = torch.tensor([-0.0, tiny / 3, tiny, 1e30, largest, math.inf], **like)
-    pool[0, :3] = torch.tensor([0.0, tiny / 5, -tiny / 7], **like)
+    pool = torch.linspace(-2, 2, 2 * n, dtype=torch.float32, device="cpu").view(2, n)
+    pool[:, :6] = pool.new_tensor([-0.0, tiny / 3, tiny, 1e30, largest, math.inf])
+    pool[0, :3] = pool.new_tensor([0.0, tiny / 5, -tiny / 7])
     families, seeds = [[0, 1], [1, 1]], [5, 6]
+    bred, expected, noise = pool.clone(), pool.clone(), pool[0].clone()
     for scale in (0.0, 0.3):
-        bred, expected = torch.empty(2, n, **like), torch.empty(2, n, **like)
         program.breed(pool, families, seeds, scale=scale, first_piece=3, out=bred)
         for family, seed, out in zip(families, seeds, expected, strict=True):
             average_two([pool[row] for row in family], out)
             if scale > 0:
-                noise = torch.empty(n, **like)
                 out.add_(NormalRows().fill(noise, seed, scale=scale, first_piece=3))
         if not torch.equal(bits(bred), bits(expected)):
             return False

@@ -38,7 +38,7 @@ def lineage(study: optuna.Study, *, store: str | None = None) -> pd.DataFrame:
     maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
     everyone = open_results(study, store).individuals()
     return pd.DataFrame(
-        [_row(one, maximize=maximize) for one in everyone if one.fitness is not None]
+        [_row(_as_shown(one, maximize=maximize)) for one in everyone if one.fitness is not None]
     )
 
 
@@ -92,10 +92,7 @@ def certificate(study: optuna.Study, *, store: str | None = None) -> dict[int, t
     }
 
 
-def _row(one: Individual, *, maximize: bool) -> dict[str, Any]:
-    birth_value = (
-        None if one.birth_fitness is None else shown_value(one.birth_fitness, maximize=maximize)
-    )
+def _row(one: Individual) -> dict[str, Any]:
     return {
         "generation": one.reference.generation,
         "round": one.reference.round,
@@ -104,8 +101,8 @@ def _row(one: Individual, *, maximize: bool) -> dict[str, Any]:
         "birth": one.birth,
         "parents": " ".join(str(parent) for parent in one.parents),
         "species": one.species,
-        "value_at_birth": birth_value,
-        "value": shown_value(one.fitness or 0.0, maximize=maximize),
+        "value_at_birth": one.birth_fitness,
+        "value": one.fitness,
         "back_offs": one.n_back_offs,
         "epochs": one.n_epochs,
         "gradients": one.n_gradients,

@@ -321,9 +321,8 @@ class SupervisedTask(Task):
         try:
             with evaluation_mode(model), torch.no_grad(), self.autocast(_CPU):
                 value: object = criterion(model(inputs), targets)
-        except (
-            Exception
-        ):  # such as of a model for GPUs; what is wrong with it training says better
+        # Such as of a model for GPUs; whatever is wrong with it, training will say it better.
+        except Exception:
             _logger.debug("The %s could not be tried.", name, exc_info=True)
             return
         shape = getattr(value, "shape", ())

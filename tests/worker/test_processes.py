@@ -43,6 +43,7 @@ def test_run_is_a_worker_many_times(database_url: str, undisturbed: list[tuple[A
     assert "pass" not in text
     assert result(database_url) == undisturbed
     again = finish(start("run", database_url, "--workers", "1"))
+    assert "Traceback" not in again
     assert "All 3 generations are done." in again
     assert "workers on" not in again  # there is nothing to start them for
     assert result(database_url) == undisturbed
