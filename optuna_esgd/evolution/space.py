@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -135,6 +135,13 @@ def begin(range_: Range, rng: np.random.Generator) -> Value:
     if isinstance(range_, Choices) or range_.start is None:
         return resample(range_, rng)
     return _snap(range_, range_.start)
+
+
+def with_start(range_: FloatRange, start: float | None) -> FloatRange:
+    """The range with the start of a wider one, if its bounds hold that; else as it is."""
+    if start is None or not contains(range_, start):
+        return range_
+    return replace(range_, start=_snap(range_, start))
 
 
 def middle(range_: Range) -> Value:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value
+from optuna_esgd.evolution.space import (
+    Choices,
+    FloatRange,
+    IntRange,
+    Range,
+    Value,
+    with_start,
+)
 from optuna_esgd.optim.rule import Rule
 from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 
@@ -199,7 +206,8 @@ class Species:
         if not isinstance(range_, FloatRange):
             raise ConfigurationError(f"{self.name} does not search {name!r} over real numbers.")
         species = copy.copy(self)
-        species.space = {**self.space, name: replace(range_, low=low, high=high, start=None)}
+        narrow = replace(range_, low=low, high=high, start=None)
+        species.space = {**self.space, name: with_start(narrow, range_.start)}
         return species
 
     def default_of(self, name: str) -> Any:
@@ -259,9 +267,12 @@ class Species:
         is_whole = isinstance(usual, IntRange) or self._arguments.is_whole(name)
         scale = usual.scale if isinstance(usual, FloatRange | IntRange) else "linear"
         try:
-            return (IntRange if is_whole else FloatRange)(*setting, scale=scale)
+            range_ = (IntRange if is_whole else FloatRange)(*setting, scale=scale)
         except ConfigurationError as error:
             raise ConfigurationError(f"{name} of {self.name}: {error}") from None
+        if isinstance(range_, FloatRange) and isinstance(usual, FloatRange):
+            return with_start(range_, usual.start)
+        return range_
 
     def _check_values(self) -> None:
         """Show optimizers that check them the ends of the ranges now, not in the first trial."""
