@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -202,6 +202,24 @@ class Facts:
     def in_round(self, round_: int) -> tuple[Individual, ...]:
         """The individuals of one round, by number."""
         return tuple(one for one in self.individuals if one.reference.round == round_)
+
+    def unchanged(self, slots: Iterable[Slot]) -> dict[Reference, Individual]:
+        """Who is the same in later facts: the finished, and those in slots that are still open.
+
+        Args:
+            slots: As they are later.
+        """
+        still_open = {
+            Reference(slot.key.generation, slot.key.round, number)
+            for slot in slots
+            if slot.state != "finished"
+            for number in slot.numbers
+        }
+        return {
+            one.reference: one
+            for one in self.individuals
+            if one.fitness is not None or one.reference in still_open
+        }
 
 
 class Span(NamedTuple):

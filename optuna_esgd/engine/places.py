@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from optuna_esgd.engine.configuration import Configuration, cohorts
 from optuna_esgd.engine.individual import Facts, Individual, Reference, Slot
 
+_NOTHING = Facts()
+
 
 def places_of(configuration: Configuration, cohort: int) -> range:
     """The numbers of the places in a cohort."""
@@ -35,7 +37,10 @@ def current_holders(facts: Facts) -> list[Individual]:
 
 
 def facts_by_place(
-    slots: Iterable[Slot], find: Callable[[Collection[Reference]], Iterable[Individual]]
+    slots: Iterable[Slot],
+    find: Callable[[Collection[Reference]], Iterable[Individual]],
+    *,
+    before: Facts = _NOTHING,
 ) -> Facts:
     """Gather everyone that some place still needs: no more than a bounded number.
 
@@ -46,6 +51,7 @@ def facts_by_place(
     Args:
         slots: All slots of the latest generation of each cohort.
         find: Reads individuals by reference.
+        before: Facts that were read earlier; who is the same since is not read again.
     """
     ordered = sorted(slots, key=lambda one: one.key)
     if not ordered:
@@ -61,11 +67,12 @@ def facts_by_place(
         for number in slot.numbers
         if slot.key.round == 0 < slot.key.generation and slot.state != "finished"
     }
-    known = {one.reference: one for one in find(wanted)}
+    known = before.unchanged(ordered)
+    known |= {one.reference: one for one in find(wanted - known.keys())}
     parents = {
         parent
         for one in known.values()
-        if one.reference.round or one.fitness is None
+        if one.reference in wanted and (one.reference.round or one.fitness is None)
         for parent in one.parents
     }
     known |= {one.reference: one for one in find(parents - known.keys())}
@@ -73,6 +80,8 @@ def facts_by_place(
     return Facts(
         generation=furthest.generation,
         round=furthest.round,
-        individuals=tuple(known[reference] for reference in sorted(known)),
+        individuals=tuple(
+            known[reference] for reference in sorted(known.keys() & (wanted | parents))
+        ),
         slots=tuple(latest[cohort] for cohort in sorted(latest)),
     )

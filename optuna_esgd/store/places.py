@@ -32,10 +32,12 @@ _COLLECTED = (
 )
 
 
-def read_facts(connection: sa.Connection, study_uuid: str) -> Facts:
-    """Every place's own facts, see ``engine.places``."""
+def read_facts(connection: sa.Connection, study_uuid: str, before: Facts) -> Facts:
+    """Every place's own facts, see ``engine.places``; who is the same as before is not read."""
     return facts_by_place(
-        _latest_slots(connection, study_uuid), partial(_find, connection, study_uuid)
+        _latest_slots(connection, study_uuid),
+        partial(_find, connection, study_uuid),
+        before=before,
     )
 
 
@@ -54,7 +56,7 @@ def lock_plans(connection: sa.Connection, study_uuid: str) -> bool:
 def is_old(connection: sa.Connection, study_uuid: str) -> sa.ColumnElement[bool]:
     """All that the facts do not speak of. Nobody can plan before this transaction ends."""
     lock_plans(connection, study_uuid)
-    facts = read_facts(connection, study_uuid)
+    facts = read_facts(connection, study_uuid, Facts())
     return sa.not_(is_one_of(individual, study_uuid, [one.reference for one in facts.individuals]))
 
 

@@ -62,7 +62,12 @@ from optuna_esgd.store.transactions import read, write
 
 _MOST_UPLOADS = 20
 _STATE = sa.select(individual.c.optimizer_state).where(begins_with_key(individual, 3))
-_PLAN = sa.select(plan.c.round).where(begins_with_key(plan, 2))
+_IS_TAKEN = (
+    sa.exists()
+    .where(begins_with_key(slot, 2), slot.c.cohort.in_(sa.bindparam("cohorts", expanding=True)))
+    .label("is_taken")
+)
+_PLAN = sa.select(_IS_TAKEN).where(begins_with_key(plan, 2))
 _INSERT_PLAN = sa.insert(plan).values(committed_at=now_seconds())
 _INSERT_INDIVIDUALS, _INSERT_SLOTS = sa.insert(individual), sa.insert(slot)
 
@@ -81,9 +86,8 @@ class SqlPopulation:
         self._uuid = uuid
         self._configuration = dict(configuration)
         self._is_asynchronous = bool(configuration.get("asynchronous", False))
-        pace = self._is_asynchronous
-        self._read_facts = places.read_facts if pace else generations.read_facts
-        self._is_old = places.is_old if pace else generations.is_old
+        self._is_old = places.is_old if self._is_asynchronous else generations.is_old
+        self._known = Facts()
 
     @property
     def uuid(self) -> str:
@@ -101,8 +105,14 @@ class SqlPopulation:
         return self._database
 
     def facts(self) -> Facts:
-        """Read the latest generation and the slots of its latest round, in one snapshot."""
-        return read(self._database, self._read_facts, self._uuid)
+        """Read the latest generation and the slots of its latest round, in one snapshot.
+
+        Without a barrier whoever cannot have changed since the last time is not read again.
+        """
+        if not self._is_asynchronous:
+            return read(self._database, generations.read_facts, self._uuid)
+        self._known = read(self._database, places.read_facts, self._uuid, self._known)
+        return self._known
 
     def listening(self) -> AbstractContextManager[Listener]:
         """Hear of every change from the beginning of the block on."""
@@ -150,7 +160,7 @@ class SqlPopulation:
 
     def finish(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
         """Store weights, fitness and the finished slot together; False if the claim is lost."""
-        return self._finish_and(claim, outcomes, lambda _connection, _is_again: None)
+        return self._finish_and(claim, outcomes, lambda _connection, _is_again: False)
 
     def finish_and_go_on(
         self,
@@ -165,7 +175,7 @@ class SqlPopulation:
         is_planned = False
         made: Slot | None = None
 
-        def go_on(connection: sa.Connection, is_again: bool) -> None:
+        def go_on(connection: sa.Connection, is_again: bool) -> bool:
             nonlocal is_planned, made
             if plan is not None:
                 # After a commit whose answer got lost, it finds its own plan there.
@@ -176,6 +186,7 @@ class SqlPopulation:
                 made = claims.claim(
                     connection, self._uuid, keys, worker=claim.worker, lease_seconds=lease_seconds
                 )
+            return is_planned
 
         if not self._finish_and(claim, outcomes, go_on):
             return Onward(is_finished=False)
@@ -348,17 +359,18 @@ class SqlPopulation:
                 "The study's population was deleted while it was open (`optuna-esgd prune`)."
             )
         key = (given.generation, given.round)
-        known = connection.scalar(_PLAN, key_parameters(self._uuid, key))
-        if known is not None:
-            taken = {one.key for one in read_slots(connection, self._uuid, *key)}
-            if not taken.isdisjoint(given.slot_keys):
-                return False
+        cohorts = [slot_key.cohort for slot_key in given.slot_keys]
+        is_taken = connection.scalar(
+            _PLAN, {**key_parameters(self._uuid, key), "cohorts": cohorts}
+        )
+        if is_taken:
+            return False
         # With a barrier, who is late finds the plan itself: till then its parents are kept.
         if self._is_asynchronous and places.were_collected(
             connection, self._uuid, given.trained_parents
         ):
             return False
-        if known is None:
+        if is_taken is None:
             connection.execute(_INSERT_PLAN, plan_values(self._uuid, given))
         if given.individuals:
             rows = [individual_values(self._uuid, one) for one in given.individuals]
@@ -372,11 +384,12 @@ class SqlPopulation:
         self,
         claim: Claim,
         outcomes: Sequence[Outcome],
-        go_on: Callable[[sa.Connection, bool], None],
+        go_on: Callable[[sa.Connection, bool], bool],
     ) -> bool:
         """Finish a slot, and go on in the same transaction if it could be finished.
 
-        ``go_on`` is told whether the slot was finished by an earlier try.
+        ``go_on`` is told whether the slot was finished by an earlier try; it says whether there is
+        a plan now, of which everybody has been told.
         """
         rules.check_outcomes(claim, outcomes)
         ended = [_Ended(claim, outcome) for outcome in outcomes]
@@ -391,8 +404,8 @@ class SqlPopulation:
             if is_now is None:
                 return None
             is_again = not is_now and claims.was_finished_by(connection, self._uuid, claim)
-            if is_now or is_again:
-                go_on(connection, is_again)
+            if (is_now or is_again) and not go_on(connection, is_again):
+                announce_last(connection, self._uuid, claim.slot.key)
             return is_now or is_again
 
         return self._upload(chunks, claim, body)
@@ -433,7 +446,6 @@ class SqlPopulation:
         self._write_outcomes(connection, ended)
         if claim.slot.key.round == 0:  # scoring is never interrupted half-way
             checkpoints.delete(connection, self._uuid, claim.slot.key)
-        announce_last(connection, self._uuid, claim.slot.key)
         return True
 
     def _write_outcomes(self, connection: sa.Connection, ended: Sequence[_Ended]) -> None:
