@@ -82,10 +82,11 @@ def _compare(parsed: argparse.Namespace) -> int:
             write_json(comparison, parsed.json, benchmark=described)
 
     build = NamedBenchmark(parsed.benchmark)
-    build.find()
+    benchmark = check_benchmark(build(parsed.first_seed))
+    benchmark.check()
     before, described = None, None
     if parsed.json is not None:
-        described = check_benchmark(build(parsed.first_seed)).describe()
+        described = benchmark.describe()
         if parsed.json.exists():
             before = read_json(parsed.json, parsed.benchmark, described)
     comparison = compare(

@@ -84,7 +84,7 @@ def run_arm(
         seed=seed,
         n_epochs=n_epochs,
         validation=outcome.validation,
-        test=dict(benchmark.test(outcome.model.eval())),
+        test=benchmark.scores(outcome.model),
         cost=total_cost(benchmark.task, **spent),
         seconds=seconds,
         **spent,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -42,4 +43,12 @@ def _find(text: str) -> Callable[[int], Any]:
             f"{file.path.name} must define {file.name} as a function that takes a seed and "
             f"returns an esgd.Benchmark; got {type(file.found).__name__}."
         )
+    try:
+        inspect.signature(file.found).bind(0)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{file.name} of {file.path.name} must take one argument, the seed: {error}."
+        ) from None
+    except ValueError:  # a callable that does not say what it takes
+        pass
     return file.found  # type: ignore[no-any-return]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import torch
 from torch import nn
 
-from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.errors import ConfigurationError, TaskError
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.registry import fixed_species
 from optuna_esgd.trainer.direction import is_better_high
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.examples import Examples
+from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask, name_of
 from optuna_esgd.trainer.task import Task
 
@@ -53,7 +54,7 @@ class Benchmark:
     A function ``(seed: int) -> Benchmark`` is one row of a comparison. The seed draws what belongs
     to the task (split, label noise); methods get seeds of their own. Whatever a method looks at
     while it trains and chooses is in ``task``; ``test`` is asked once per method and seed, for
-    the one model it chose.
+    the one model it chose, and, so that it fails before training or not at all, for a new one.
 
     Attributes:
         task: What is trained; its fitness is minimised.
@@ -103,6 +104,26 @@ class Benchmark:
         if is_by_recipe:
             species = [fixed_species(self.recipe.optimizer, self.recipe.settings)]
         return ESGDTrainer(self.task, species=species, cohort_size=cohort_size, device=device)
+
+    def scores(self, model: nn.Module) -> dict[str, float]:
+        """What ``test`` says of a model.
+
+        Raises:
+            TaskError: Something else than numbers by name.
+        """
+        found: Any = self.test(model.eval())
+        is_named = isinstance(found, Mapping) and bool(found)
+        if not is_named or not all(isinstance(one, SupportsFloat) for one in found.values()):
+            raise TaskError(
+                "test of an esgd.Benchmark must return numbers by name, the first of them the "
+                f'headline, such as {{"loss": 0.31}}; it returned {found!r:.200}.'
+            )
+        return {str(name): float(value) for name, value in found.items()}
+
+    def check(self) -> None:
+        """Score a new network on the CPU: if ``test`` fails, then before anything is trained."""
+        with seeded(0):
+            self.scores(self.task.build_model())
 
     def describe(self) -> dict[str, Any]:
         """What the benchmarks of all seeds have in common, in words and numbers."""

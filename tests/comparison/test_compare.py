@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import optuna_esgd as esgd
 from optuna_esgd.cli import main
 from optuna_esgd.comparison.compare import compare
 from optuna_esgd.comparison.figure import draw
@@ -223,6 +224,14 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "seed 0" not in capsys.readouterr().err  # nothing is done again
 
 
+def without_a_seed() -> esgd.Benchmark:
+    return build(0)
+
+
+def with_a_number(seed: int) -> esgd.Benchmark:
+    return replace(build(seed), test=lambda _: 0.5)  # type: ignore[arg-type, return-value]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -230,6 +239,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
         (["nowhere.py:build"], "There is no file nowhere.py"),
         ([f"{__file__}:nothing"], "does not define 'nothing'"),
         ([f"{__file__}:__name__"], "must define __name__ as a function"),
+        ([f"{__file__}:without_a_seed"], "must take one argument, the seed: too many positional"),
+        ([f"{__file__}:with_a_number"], "must return numbers by name"),
         ([f"{__file__}:x", "--arms", "esgd,sgd"], "Arms must be some of"),
         ([f"{__file__}:x", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         ([f"{__file__}:x", "--jobs", "0"], "--jobs must be at least 1, got 0"),
