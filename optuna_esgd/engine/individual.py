@@ -222,6 +222,9 @@ class Facts:
         }
 
 
+NO_FACTS = Facts()
+
+
 class Span(NamedTuple):
     """When a slot was worked on.
 

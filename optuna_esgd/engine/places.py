@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from optuna_esgd.engine.configuration import Configuration, cohorts
-from optuna_esgd.engine.individual import Facts, Individual, Reference, Slot
-
-_NOTHING = Facts()
+from optuna_esgd.engine.individual import NO_FACTS, Facts, Individual, Reference, Slot
 
 
 def places_of(configuration: Configuration, cohort: int) -> range:
@@ -40,7 +38,7 @@ def facts_by_place(
     slots: Iterable[Slot],
     find: Callable[[Collection[Reference]], Iterable[Individual]],
     *,
-    before: Facts = _NOTHING,
+    before: Facts = NO_FACTS,
 ) -> Facts:
     """Gather everyone that some place still needs: no more than a bounded number.
 

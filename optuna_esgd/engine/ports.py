@@ -9,6 +9,7 @@ from typing import Protocol
 from optuna_esgd.engine.actions import Action
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import (
+    NO_FACTS,
     Chronicle,
     Claim,
     Facts,
@@ -71,10 +72,14 @@ class Population(Protocol):
         """The configuration the population was made with, as stored."""
         ...
 
-    def facts(self) -> Facts:
+    def facts(self, before: Facts = NO_FACTS) -> Facts:
         """Read the latest generation and the slots of its latest round, in one snapshot.
 
         If ``configuration`` says asynchronous: every place's own, see ``engine.places``.
+
+        Args:
+            before: What this gave earlier. Who cannot have trained since may be taken from it,
+                with the trial numbers of then.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from optuna_esgd.engine.foresight import apply_outcome
 from optuna_esgd.engine.individual import (
+    NO_FACTS,
     Chronicle,
     Claim,
     Facts,
@@ -91,8 +92,9 @@ class MemoryPopulation:
         """What the population was made with."""
         return dict(self._configuration)
 
-    def facts(self) -> Facts:
+    def facts(self, before: Facts = NO_FACTS) -> Facts:
         """Read the latest generation and the slots of its latest round."""
+        del before  # nothing is faster than what is there
         with self._lock:
             if not self._plans:
                 return Facts()

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from optuna_esgd.engine.individual import Facts, Individual, Reference, Slot
+from optuna_esgd.engine.individual import NO_FACTS, Facts, Individual, Reference, Slot
 from optuna_esgd.engine.places import facts_by_place
 from optuna_esgd.store.rows import (
     begins_with_key,
@@ -56,7 +56,7 @@ def lock_plans(connection: sa.Connection, study_uuid: str) -> bool:
 def is_old(connection: sa.Connection, study_uuid: str) -> sa.ColumnElement[bool]:
     """All that the facts do not speak of. Nobody can plan before this transaction ends."""
     lock_plans(connection, study_uuid)
-    facts = read_facts(connection, study_uuid, Facts())
+    facts = read_facts(connection, study_uuid, NO_FACTS)
     return sa.not_(is_one_of(individual, study_uuid, [one.reference for one in facts.individuals]))
 
 

@@ -9,6 +9,7 @@ from functools import cache
 import sqlalchemy as sa
 
 from optuna_esgd.engine.individual import (
+    NO_FACTS,
     Chronicle,
     Claim,
     Facts,
@@ -87,7 +88,6 @@ class SqlPopulation:
         self._configuration = dict(configuration)
         self._is_asynchronous = bool(configuration.get("asynchronous", False))
         self._is_old = places.is_old if self._is_asynchronous else generations.is_old
-        self._known = Facts()
 
     @property
     def uuid(self) -> str:
@@ -104,15 +104,11 @@ class SqlPopulation:
         """Where it lives."""
         return self._database
 
-    def facts(self) -> Facts:
-        """Read the latest generation and the slots of its latest round, in one snapshot.
-
-        Without a barrier whoever cannot have changed since the last time is not read again.
-        """
-        if not self._is_asynchronous:
-            return read(self._database, generations.read_facts, self._uuid)
-        self._known = read(self._database, places.read_facts, self._uuid, self._known)
-        return self._known
+    def facts(self, before: Facts = NO_FACTS) -> Facts:
+        """Read the latest generation and the slots of its latest round, in one snapshot."""
+        if self._is_asynchronous:
+            return read(self._database, places.read_facts, self._uuid, before)
+        return read(self._database, generations.read_facts, self._uuid)
 
     def listening(self) -> AbstractContextManager[Listener]:
         """Hear of every change from the beginning of the block on."""

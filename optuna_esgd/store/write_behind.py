@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from optuna_esgd.engine.individual import (
+    NO_FACTS,
     Claim,
     Facts,
     Individual,
@@ -270,12 +271,12 @@ class WriteBehind:
             claim, lease_seconds=lease_seconds
         )
 
-    def facts(self) -> Facts:
+    def facts(self, before: Facts = NO_FACTS) -> Facts:
         """See ``Population``; after this nothing is doubtful. Checks what was queued."""
         self.settle()
         self.check()
         self.is_doubtful = False
-        return self.population.facts()
+        return self.population.facts(before)
 
     def commit_plan(self, plan: Plan) -> bool:
         """See ``Population``; False for a plan that may follow from what is not so."""

@@ -26,8 +26,8 @@ from optuna_esgd.engine.foresight import (
     look_ahead,
 )
 from optuna_esgd.engine.individual import (
+    NO_FACTS,
     Claim,
-    Facts,
     Individual,
     Onward,
     Plan,
@@ -116,7 +116,7 @@ class WorkLoop:
         self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
         self.forget: Callable[[], None] = lambda: None
         self._n_waits = 0
-        self._facts = Facts()
+        self._facts = self._read = NO_FACTS  # the latter as they were in the database
         self._are_foreseen = False
         self._rest: Train | Evaluate | None = None
         self._is_handing_out = False
@@ -137,7 +137,7 @@ class WorkLoop:
         if self._rest is not None:
             return self._rest
         if not self._are_foreseen:
-            self._facts = self._store.facts()
+            self._facts = self._read = self._store.facts(self._read)
         self._are_foreseen = False
         return decide(self._facts, self.configuration, self._explore)
 
@@ -330,7 +330,8 @@ class WorkLoop:
                 self._store.settle()
                 if self._store.is_doubtful:
                     return Ahead()  # what was read may follow from what is not so; see ``decide``
-                self._facts = self.population.facts()  # the others have gone on meanwhile
+                # The others have gone on meanwhile.
+                self._facts = self._read = self.population.facts(self._read)
             elif claim.slot.key[:2] != (self._facts.generation, self._facts.round):
                 return Ahead()
             return look_ahead(self._facts, claim, outcomes, self.configuration, self._explore)

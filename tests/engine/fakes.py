@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from optuna_esgd.engine.actions import Action, Commit, Evaluate, Stop, Train, Wait
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.decide import decide
 from optuna_esgd.engine.individual import (
+    NO_FACTS,
     Claim,
     Facts,
     Individual,
@@ -52,6 +53,7 @@ class FakePopulation:
         is_asynchronous: Whether each cohort is in a generation of its own.
         plans: What was planned first of each round.
         events: Finished slots in their order, each with who holds the places afterwards.
+        known: Facts that somebody has read earlier.
     """
 
     is_asynchronous: bool = False
@@ -59,16 +61,26 @@ class FakePopulation:
     individuals: dict[Reference, Individual] = field(default_factory=dict)
     slots: dict[SlotKey, Slot] = field(default_factory=dict)
     events: list[tuple[SlotKey, list[Individual]]] = field(default_factory=list)
+    known: Facts = field(default_factory=Facts)
 
-    def facts(self) -> Facts:
+    def facts(self, before: Facts = NO_FACTS) -> Facts:
+        del before
         if not self.plans:
             return Facts()
         if self.is_asynchronous:
             latest = {key.cohort: key.generation for key in sorted(self.slots) if not key.round}
-            return facts_by_place(
-                [slot for key, slot in self.slots.items() if latest[key.cohort] == key.generation],
-                lambda references: [self.individuals[one] for one in references],
-            )
+            slots = [
+                slot for key, slot in self.slots.items() if latest[key.cohort] == key.generation
+            ]
+
+            def find(references: Collection[Reference]) -> list[Individual]:
+                return [self.individuals[one] for one in references]
+
+            facts = facts_by_place(slots, find)
+            assert facts_by_place(slots, find, before=self.known) == facts
+            if len(self.events) % 3 == 0:  # now and then: what is known may be older
+                self.known = facts
+            return facts
         generation, round_ = max(self.plans)
         return Facts(
             generation=generation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from optuna_esgd.engine.individual import Claim, Plan, Reference
+from optuna_esgd.engine.individual import NO_FACTS, Claim, Facts, Plan, Reference
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import WeightsNotFoundError
@@ -54,6 +55,7 @@ class TwoPopulations(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.references: list[Reference] = []
         self.plans: list[tuple[int, int]] = []
+        self.seen = NO_FACTS
 
     @initialize()
     def begin(self) -> None:
@@ -137,8 +139,16 @@ class TwoPopulations(RuleBasedStateMachine):
             bytes_ = [_bytes(one, reference) for one in (self.memory, self.sql)]
             assert bytes_[0] == bytes_[1]
 
+    @rule()
+    def look(self) -> None:
+        """Facts are read now and then; whoever is taken from earlier ones is still the same."""
+        self._both("facts")
+        self.seen = self.sql.facts(self.seen)
+        assert _without_trials(self.seen) == _without_trials(self.memory.facts())
+
     def teardown(self) -> None:
-        for question in ("facts", "best", "individuals", "slots", "certificates", "stored_bytes"):
+        self.look()
+        for question in ("best", "individuals", "slots", "certificates", "stored_bytes"):
             self._both(question)
         assert sorted(self.memory.finish_order()) == sorted(self.sql.finish_order())
 
@@ -148,6 +158,12 @@ class TwoPopulations(RuleBasedStateMachine):
         )
         assert mine == other, method
         return mine
+
+
+def _without_trials(facts: Facts) -> Facts:
+    """Trial numbers in facts may be those of an earlier look."""
+    individuals = tuple(replace(one, trial_number=None) for one in facts.individuals)
+    return replace(facts, individuals=individuals)
 
 
 def _outcomes(claim: Claim, ended: list[dict[str, Any]]) -> list[Outcome]:

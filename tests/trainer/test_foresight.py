@@ -16,7 +16,7 @@ import pytest
 from optuna_esgd.engine.actions import Action, Commit, Stop
 from optuna_esgd.engine.configuration import Configuration, Settings
 from optuna_esgd.engine.explore import explore_nothing
-from optuna_esgd.engine.individual import Claim, Facts, Individual, Reference
+from optuna_esgd.engine.individual import NO_FACTS, Claim, Facts, Individual, Reference
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.evolution.fitness import clean_fitness
@@ -197,10 +197,10 @@ def test_without_a_barrier_every_slot_leads_on(
     n_read = 0
     read = population.facts
 
-    def counted() -> Facts:
+    def counted(before: Facts = NO_FACTS) -> Facts:
         nonlocal n_read
         n_read += 1
-        return read()
+        return read(before)
 
     monkeypatch.setattr(population, "facts", counted)
     loops = [

@@ -14,7 +14,7 @@ import pytest
 from optuna_esgd.engine.actions import Commit, Stop, Train
 from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.engine.explore import explore_nothing
-from optuna_esgd.engine.individual import Facts, Individual, Onward
+from optuna_esgd.engine.individual import NO_FACTS, Facts, Individual, Onward
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
 from optuna_esgd.errors import StorageError
 from optuna_esgd.store.lease import keep_lease
@@ -151,9 +151,9 @@ class Counted(MemoryPopulation):
 
     n_readings = 0
 
-    def facts(self) -> Facts:
+    def facts(self, before: Facts = NO_FACTS) -> Facts:
         self.n_readings += 1
-        return super().facts()
+        return super().facts(before)
 
 
 def test_one_worker_reads_the_facts_once() -> None:
