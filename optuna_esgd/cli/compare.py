@@ -65,8 +65,9 @@ def _compare(parsed: argparse.Namespace) -> int:
     from optuna_esgd.comparison.figure import draw  # noqa: PLC0415
     from optuna_esgd.comparison.ledger import Comparison  # noqa: PLC0415
     from optuna_esgd.comparison.named import NamedBenchmark  # noqa: PLC0415
-    from optuna_esgd.comparison.report import read_json, tables, write_json  # noqa: PLC0415
+    from optuna_esgd.comparison.report import read_description, read_json, tables, write_json  # noqa: PLC0415
     from optuna_esgd.comparison.runs import Run  # noqa: PLC0415
+    from optuna_esgd.worker.run import INTERRUPTED  # noqa: PLC0415
 
     arms, budgets = check_arms([arm for arm in parsed.arms.split(",") if arm]), _check(parsed)
 
@@ -84,23 +85,31 @@ def _compare(parsed: argparse.Namespace) -> int:
     build = NamedBenchmark(parsed.benchmark)
     benchmark = check_benchmark(build(parsed.first_seed))
     benchmark.check()
-    before, described = None, None
-    if parsed.json is not None:
-        described = benchmark.describe()
-        if parsed.json.exists():
-            before = read_json(parsed.json, parsed.benchmark, described)
-    comparison = compare(
-        build,
-        arms=arms,
-        seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds),
-        name=parsed.benchmark,
-        budgets=budgets,
-        before=before,
-        n_jobs=parsed.jobs,
-        device=parsed.device,
-        on_run=say,
-        on_progress=save,
-    )
+    before = None
+    described = benchmark.describe()
+    described[f"examples of seed {parsed.first_seed}"] = benchmark.describe_examples()
+    if parsed.json is not None and parsed.json.exists():
+        before = read_json(parsed.json, parsed.benchmark, described)
+        described = read_description(parsed.json) | described
+    try:
+        comparison = compare(
+            build,
+            arms=arms,
+            seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds),
+            name=parsed.benchmark,
+            budgets=budgets,
+            before=before,
+            n_jobs=parsed.jobs,
+            device=parsed.device,
+            on_run=say,
+            on_progress=save,
+        )
+    except KeyboardInterrupt:
+        kept = "Stopped. With --json the runs that have ended would have been kept."
+        if parsed.json is not None:
+            kept = f"Stopped. {parsed.json} has what has ended: the same command goes on."
+        print(kept, file=sys.stderr)
+        return INTERRUPTED
     save(comparison)
     console = Console()
     for table in tables(comparison):
@@ -122,6 +131,8 @@ def _check(parsed: argparse.Namespace) -> list[Budget]:
         raise ConfigurationError(
             f"--budgets must be some of {', '.join(BUDGETS)}, got {parsed.budgets!r}."
         )
+    if parsed.figure is not None and parsed.figure.suffix.lower() not in (".html", ".htm"):
+        raise ConfigurationError(f"--figure writes a page, FILE.html, got {parsed.figure.name}.")
     for path in (parsed.json, parsed.figure):  # not only after hours of training
         if path is not None and not path.parent.is_dir():
             raise ConfigurationError(f"There is no folder {path.parent} to write {path.name} to.")

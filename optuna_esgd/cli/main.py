@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     storage = commands.add_parser("storage", help="the database schema")
     actions = storage.add_subparsers(required=True, metavar="ACTION")
     upgrade = actions.add_parser("upgrade", help="migrate our tables to this version")
-    upgrade.add_argument("url", help="database URL of the weights")
+    add_url(upgrade, of="the weights")
     upgrade.set_defaults(run=_upgrade)
     return parser
 
@@ -162,7 +162,8 @@ def _upgrade(parsed: argparse.Namespace) -> int:
     from optuna_esgd.store.schema import upgrade_schema  # noqa: PLC0415
     from optuna_esgd.store.storages import check_exists  # noqa: PLC0415
 
-    check_exists(parsed.url)
-    upgrade_schema(parsed.url)
+    url = store_of(parsed) or storage_of(parsed)
+    check_exists(url)
+    upgrade_schema(url)
     print("The schema is up to date.")
     return 0

@@ -45,7 +45,8 @@ def tables(comparison: Comparison) -> list[Table]:
             continue
         summaries = summarise(runs)
         title = escape(f"{comparison.name}: {budget}")
-        caption = f"Means over seeds ({len(runs[REFERENCE])}), lower is better"
+        n_seeds = len(runs[REFERENCE])
+        caption = f"Means over {n_seeds} seeds where no other number is given, lower is better"
         drawn += [_scores(summaries, title, caption), _costs(summaries)]
     return drawn
 
@@ -55,8 +56,10 @@ def _scores(summaries: Sequence[Summary], title: str, caption: str) -> Table:
     table.add_column("arm")
     for metric in summaries[0].scores:
         table.add_column(escape(metric), justify="right")
+    most = max(one.n_seeds for one in summaries)
     for one in summaries:
-        table.add_row(one.arm, *(_text(score) for score in one.scores.values()))
+        fewer = "" if one.n_seeds == most else f" ({one.n_seeds} seeds)"
+        table.add_row(one.arm + fewer, *(_text(score) for score in one.scores.values()))
     return table
 
 
@@ -123,7 +126,7 @@ def read_json(path: Path, name: str, benchmark: Mapping[str, Any] | None = None)
     Args:
         path: The file.
         name: What is compared on.
-        benchmark: How that describes itself; not compared if None, or if the file does not say.
+        benchmark: How that describes itself; compared as far as the file says it too.
 
     Raises:
         ConfigurationError: It is no such file, of something else, of a benchmark that was
@@ -145,11 +148,12 @@ def read_json(path: Path, name: str, benchmark: Mapping[str, Any] | None = None)
         ) from None
     if found.name != name:
         raise ConfigurationError(f"{path} compares on {found.name}, not on {name}.")
-    now = _as_read(benchmark)
-    if None not in (benchmark, described) and described != now:
-        changed = [key for key in now if described.get(key) != now[key]]
+    before, now = described or {}, _as_read(benchmark) or {}
+    changed = [key for key in now if key in before and before[key] != now[key]]
+    if changed:
         raise ConfigurationError(
-            f"{path} was made with another {', '.join(changed) or 'benchmark'}. Use another file."
+            f"{path} was made on a benchmark that differs in {', '.join(changed)}. Use another "
+            "file."
         )
     for arm, settings in arms.items():
         now = _as_read(settings_of_arm(arm))
@@ -159,6 +163,11 @@ def read_json(path: Path, name: str, benchmark: Mapping[str, Any] | None = None)
                 f"{path} was made with other settings of the arm {arm}. Use another file."
             )
     return found
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """How the benchmark of a file that ``read_json`` takes described itself."""
+    return dict(json.loads(path.read_text("utf-8")).get("benchmark") or {})
 
 
 def _as_read(value: Any) -> Any:

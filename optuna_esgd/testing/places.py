@@ -64,11 +64,14 @@ class PlaceContract(Contract):
         """One cohort trains its second individuals, the other breeds for its third."""
         assert population.facts() == Facts()
         population.commit_plan(example_plan(0))
+        seen = [population.facts()]
         for cohort in (0, 1):
             finish_slot(population, SlotKey(0, 0, cohort))
+            seen.append(population.facts(seen[-1]))
         population.commit_plan(example_part(1, 0))
         for generation in (1, 2):
             population.commit_plan(example_part(generation, 1))
+            seen.append(population.facts(seen[-1]))
             finish_slot(population, SlotKey(generation, 0, 1), 2.0 - generation)
         population.commit_plan(example_part(2, 1, round_=1))
         facts = population.facts()
@@ -78,6 +81,8 @@ class PlaceContract(Contract):
         held, open_ = ["0.0.0", "0.0.1", "2.0.2", "2.0.3"], ["1.0.0", "1.0.1", "2.1.2", "2.1.3"]
         assert [str(one.reference) for one in facts.individuals] == sorted(held + open_)
         assert [str(one.reference) for one in current_holders(facts)] == held
+        for before in seen:  # whatever is known
+            assert population.facts(before) == facts
 
     @asynchronous
     def test_finished_slots_are_in_order(self, population: Population) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal
 
 import torch
+import xxhash
 from torch import nn
 
 from optuna_esgd.errors import ConfigurationError, TaskError
@@ -14,10 +15,14 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.species.registry import fixed_species
 from optuna_esgd.trainer.direction import is_better_high
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
-from optuna_esgd.trainer.examples import Examples
+from optuna_esgd.trainer.examples import Examples, ExampleSet
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask, name_of
 from optuna_esgd.trainer.task import Task
+
+# Of what a study remembers of its task: what all seeds have in common, and what belongs to one.
+_CRITERIA = {"loss", "metric", "precision", "schedule", "batches"}
+_EXAMPLES = {"training data", "validation data"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,23 +117,34 @@ class Benchmark:
             TaskError: Something else than numbers by name.
         """
         found: Any = self.test(model.eval())
-        is_named = isinstance(found, Mapping) and bool(found)
-        if not is_named or not all(isinstance(one, SupportsFloat) for one in found.values()):
+        try:
+            scores = {str(name): _as_number(one) for name, one in found.items()}
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            scores = {}
+        if not scores:
             raise TaskError(
                 "test of an esgd.Benchmark must return numbers by name, the first of them the "
                 f'headline, such as {{"loss": 0.31}}; it returned {found!r:.200}.'
             )
-        return {str(name): float(value) for name, value in found.items()}
+        return scores
 
     def check(self) -> None:
-        """Score a new network on the CPU: if ``test`` fails, then before anything is trained."""
+        """Score a new network on the CPU, and look at the recipe, before anything is trained.
+
+        Raises:
+            TaskError: See ``scores``.
+            ConfigurationError: The optimizer of the recipe does not take its settings.
+        """
+        self.trainer(is_by_recipe=True)
         with seeded(0):
             self.scores(self.task.build_model())
 
     def describe(self) -> dict[str, Any]:
         """What the benchmarks of all seeds have in common, in words and numbers."""
         trainer = self.trainer()
-        criteria = {"loss", "metric"} & trainer.described.keys()
+        criteria = _CRITERIA & trainer.described.keys()
+        with seeded(0):
+            model = str(self.task.build_model())
         return {
             "population_size": self.population_size,
             "n_epochs": self.n_epochs,
@@ -136,8 +152,18 @@ class Benchmark:
             "species": {name: repr(one) for name, one in trainer.species.items()},
             "recipe": repr(self.recipe),
             "tensors": {one.name: list(one.shape) for one in trainer.build_layout().entries},
+            "model": xxhash.xxh3_64_hexdigest(model.encode()),
             **{name: trainer.described[name] for name in sorted(criteria)},
         }
+
+    def describe_examples(self) -> dict[str, str]:
+        """What belongs to this seed: examples by number and digest, as far as they are tensors."""
+        described = self.trainer().described
+        found = {name: described[name] for name in sorted(_EXAMPLES & described.keys())}
+        if isinstance(self.test, HeldOut):
+            test = ExampleSet.of(self.test.examples, batch_size=1, name="test")
+            found["test data"] = test.describe()
+        return found
 
     @property
     def n_trials(self) -> int:
@@ -148,6 +174,13 @@ class Benchmark:
     def n_epochs_each(self) -> int:
         """Epochs of one individual from the first generation to the last."""
         return self.n_epochs * self.n_generations
+
+
+def _as_number(score: object) -> float:
+    """A number, or what holds a single one; texts are none, though Python reads them."""
+    if isinstance(score, str | bytes):
+        raise TypeError
+    return float(score)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,14 @@ def _narrow(one: Species, test: Callable[[Species, FloatRange], RangeTest]) -> S
             range_.high,
         )
         return one
+    if range_.start is not None and not low <= range_.start <= high:
+        _logger.warning(
+            "Founders of species %r do not start at %g, which is outside of [%g, %g].",
+            one.name,
+            range_.start,
+            low,
+            high,
+        )
     return one.narrowed("lr", low, high)
 
 

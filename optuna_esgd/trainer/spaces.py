@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.evolution.space import Choices, Space, Value
+from optuna_esgd.evolution.space import Choices, IntRange, Range, Space, Value
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.guidance import described
 from optuna_esgd.trainer.supervised import SupervisedTask
@@ -18,7 +18,8 @@ def join_spaces(species: Mapping[str, Species], task: Task) -> dict[str, Space]:
     """Species name -> parameter name -> range, the task's parameters in every species.
 
     Raises:
-        ConfigurationError: A parameter of the task is called like one of a species.
+        ConfigurationError: A parameter of the task is called like one of a species, or two species
+            search one of a name in ways that Optuna does not take for the same.
     """
     for one in species.values():
         for name in task.space:
@@ -27,7 +28,28 @@ def join_spaces(species: Mapping[str, Species], task: Task) -> dict[str, Space]:
                     f"The task searches {name!r}, and so does species {one.name!r}. Call the "
                     "task's hyperparameter otherwise."
                 )
+    first: dict[str, tuple[str, Range]] = {}
+    for one in species.values():
+        for name, range_ in one.space.items():
+            owner, known = first.setdefault(name, (one.name, range_))
+            if _kind(known) != _kind(range_):
+                raise ConfigurationError(
+                    f"Species {owner!r} searches {name!r} over {_kind(known)}, {one.name!r} over "
+                    f"{_kind(range_)}. Optuna sees one parameter: give both the same kind and "
+                    "scale, or the same choices."
+                )
     return {name: {**one.space, **task.space} for name, one in species.items()}
+
+
+def _kind(range_: Range) -> str:
+    """What has to be the same wherever Optuna sees a parameter; bounds may differ."""
+    if isinstance(range_, Choices):
+        return f"the choices {range_.values!r}"
+    is_whole = isinstance(range_, IntRange)
+    # Optuna knows no grid on a log scale, and no scale near 1.
+    is_log = range_.scale == "log" and range_.step == (1 if is_whole else None)
+    numbers = "whole" if is_whole else "real"
+    return f"{numbers} numbers on a {'log' if is_log else 'linear'} scale"
 
 
 def check_schedule(species: Mapping[str, Species], task: Task) -> None:

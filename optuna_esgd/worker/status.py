@@ -180,11 +180,14 @@ def _workers(facts: Facts, chronicle: Chronicle) -> tuple[WorkerStatus, ...]:
 
 
 def _work(span: Span, facts: Facts) -> str:
-    what = "individuals" if span.key.round == 0 else "offspring"
     first, last = span.numbers[0], span.numbers[-1]
     numbers = str(first) if first == last else f"{first} to {last}"
-    late = "" if span.key.generation == facts.generation else f" of {span.key.generation}"
-    return f"{'trains' if span.key.round == 0 else 'scores'} {what} {numbers}{late}"
+    late = (
+        "" if span.key.generation == facts.generation else f" of generation {span.key.generation}"
+    )
+    if span.key.round:
+        return f"scores offspring {numbers}{late}"
+    return f"trains individual{'' if first == last else 's'} {numbers}{late}"
 
 
 def _summary(status: Status) -> Table:

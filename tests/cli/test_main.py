@@ -98,9 +98,13 @@ def test_prune_deletes_what_deleted_studies_left(
 
 
 def test_upgrade_of_a_current_schema_changes_nothing(
-    url: str, capsys: pytest.CaptureFixture[str]
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["storage", "upgrade", url]) == 0
+    monkeypatch.setenv("ESGD_STORAGE", "sqlite:///nowhere.db")
+    monkeypatch.setenv("ESGD_STORE", url)
+    assert main(["storage", "upgrade"]) == 0
+    monkeypatch.delenv("ESGD_STORE")
     assert main(["verify", url, "--study", "s"]) == 0
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from torch import nn
 
 import optuna_esgd as esgd
 from optuna_esgd.cli import main
@@ -18,6 +21,7 @@ from optuna_esgd.comparison.report import read_json, tables, write_json
 from optuna_esgd.comparison.runs import Run
 from optuna_esgd.comparison.summaries import summarise
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.seeding import seeded
 from tests.comparison.benchmarks import build
 
 
@@ -106,6 +110,13 @@ def test_several_processes_do_the_same(comparison: Comparison) -> None:
     assert timeless(shared) == timeless(comparison)
 
 
+def with_layer(layer: type[nn.Module]) -> esgd.Benchmark:
+    """Layers without weights are part of the model, too."""
+    task = copy.copy(build().task)
+    task.build_model = lambda: nn.Sequential(nn.Linear(1, 1), layer())  # type: ignore[method-assign]
+    return replace(build(), task=task)
+
+
 def test_files_of_another_comparison_are_refused(comparison: Comparison, tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     write_json(comparison, path, machine={"n_cores": 2})
@@ -119,8 +130,17 @@ def test_files_of_another_comparison_are_refused(comparison: Comparison, tmp_pat
     write_json(comparison, path, benchmark=described)
     read_json(path, "lines", described)
     other = replace(build(), n_epochs=99, species=["RMSprop"]).describe()
-    with pytest.raises(ConfigurationError, match=r"made with another n_epochs, species\. Use"):
+    with pytest.raises(ConfigurationError, match=r"that differs in n_epochs, species\. Use"):
         read_json(path, "lines", other)
+    now = {**described, "examples of seed 0": build(0).describe_examples()}
+    read_json(path, "lines", now)  # an older file does not say
+    write_json(comparison, path, benchmark=now)
+    read_json(path, "lines", {**described, "examples of seed 1": build(1).describe_examples()})
+    with pytest.raises(ConfigurationError, match="differs in examples of seed 0"):
+        read_json(path, "lines", {**now, "examples of seed 0": build(1).describe_examples()})
+    write_json(comparison, path, benchmark=with_layer(nn.Tanh).describe())
+    with pytest.raises(ConfigurationError, match=r"differs in model\. Use"):
+        read_json(path, "lines", with_layer(nn.ReLU).describe())
     document["arms"]["pbt"]["resample_probability"] = 0.5
     path.write_text(json.dumps(document), "utf-8")
     with pytest.raises(ConfigurationError, match="other settings of the arm pbt"):
@@ -232,6 +252,19 @@ def with_a_number(seed: int) -> esgd.Benchmark:
     return replace(build(seed), test=lambda _: 0.5)  # type: ignore[arg-type, return-value]
 
 
+def with_a_tensor(seed: int) -> esgd.Benchmark:
+    return replace(build(seed), test=lambda _: {"loss": torch.ones(3)})  # type: ignore[dict-item]
+
+
+def with_a_text(seed: int) -> esgd.Benchmark:
+    return replace(build(seed), test=lambda _: {"loss": "0.5"})  # type: ignore[dict-item]
+
+
+def with_a_wrong_recipe(seed: int) -> esgd.Benchmark:
+    recipe = esgd.Recipe(optimizer=torch.optim.SGD, settings={"learning_rate": 0.1})
+    return replace(build(seed), recipe=recipe)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -241,6 +274,10 @@ def with_a_number(seed: int) -> esgd.Benchmark:
         ([f"{__file__}:__name__"], "must define __name__ as a function"),
         ([f"{__file__}:without_a_seed"], "must take one argument, the seed: too many positional"),
         ([f"{__file__}:with_a_number"], "must return numbers by name"),
+        ([f"{__file__}:with_a_tensor"], "must return numbers by name"),
+        ([f"{__file__}:with_a_text"], "must return numbers by name"),
+        ([f"{__file__}:with_a_wrong_recipe"], "learning_rate"),
+        ([f"{__file__}:x", "--figure", "r.png"], "--figure writes a page, FILE.html, got r.png"),
         ([f"{__file__}:x", "--arms", "esgd,sgd"], "Arms must be some of"),
         ([f"{__file__}:x", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         ([f"{__file__}:x", "--jobs", "0"], "--jobs must be at least 1, got 0"),
@@ -253,3 +290,36 @@ def test_the_command_refuses_before_it_trains(
 ) -> None:
     assert main(["compare", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def interrupted(seed: int) -> esgd.Benchmark:
+    """Ctrl-C comes when an arm wants to know how good a trained network is."""
+    new = build(seed).task.build_model
+
+    def test(model: nn.Module) -> dict[str, float]:
+        with seeded(0):
+            is_new = torch.equal(model.weight, new().weight)
+        if not is_new:
+            raise KeyboardInterrupt
+        return {"loss": 0.5}
+
+    return replace(build(seed), test=test)
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, path = f"{__file__}:interrupted", tmp_path / "c.json"
+    arguments = ["compare", name, "--arms", "esgd", "--seeds", "1"]
+    assert main([*arguments, "--json", str(path)]) == 130
+    assert f"{path} has what has ended" in capsys.readouterr().err
+    assert main(arguments) == 130
+    assert "With --json" in capsys.readouterr().err
+
+
+def test_rows_of_fewer_seeds_say_so(comparison: Comparison) -> None:
+    runs = dict(comparison.equal_gradients)
+    unfinished = Comparison("lines", {**runs, "pbt": runs["pbt"][1:]}, {})
+    console = Console(record=True, width=120)
+    console.print(tables(unfinished)[0])
+    text = console.export_text()
+    assert "pbt (1 seeds)" in text
+    assert "single (" not in text

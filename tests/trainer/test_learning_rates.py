@@ -52,6 +52,18 @@ def test_a_range_in_which_nothing_trains_stays(caplog: pytest.LogCaptureFixture)
     assert "No learning rate of species 'SGD' made the loss fall" in caplog.text
 
 
+def test_a_start_outside_of_them_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    low, high = bounds(esgd.narrow_learning_rates(make_task(), [SGD(lr=(1e-4, 1e4))])[0])
+    for start, is_kept in ((1e-4, False), ((low * high) ** 0.5, True)):
+        caplog.clear()
+        species = SGD(lr=FloatRange(1e-4, 1e4, "log", start=start))
+        (narrowed,) = esgd.narrow_learning_rates(make_task(), [species])
+        assert narrowed.space["lr"] == FloatRange(
+            low, high, "log", start=start if is_kept else None
+        )
+        assert ("do not start at 0.0001, which is outside" in caplog.text) != is_kept
+
+
 def test_a_study_trains_within_them_and_remembers_them() -> None:
     task = make_task()
     narrowed = esgd.narrow_learning_rates(task, ["SGD"], n_steps=30)

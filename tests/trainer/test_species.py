@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import optuna_esgd as esgd
-from optuna_esgd.evolution.space import FloatRange
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.evolution.space import FloatRange, IntRange
 from optuna_esgd.species import (
     SGD,
     ConditionedMutation,
@@ -289,3 +290,36 @@ def test_what_the_task_raises_within_a_closure_is_not_blamed_on_the_optimizer() 
         is_broken = True
         with pytest.raises(KeyError, match="no such class"):
             study.optimize(trainer, n_trials=2)
+
+
+@pytest.mark.parametrize(
+    ("species", "words"),
+    [
+        (
+            [SGD(lr=FloatRange(1e-3, 1e-1)), "Adam"],
+            "'SGD' searches 'lr' over real numbers on a linear scale, 'Adam' over real numbers on",
+        ),
+        ([SGD(lr=[0.1, 0.2]), "Adam"], r"over the choices \(0.1, 0.2\)"),
+        ([SGD(lr=IntRange(1, 8, "log")), "Adam"], "over whole numbers on a log scale"),
+        (
+            [SGD(nesterov=[True, False]), SGD(name="b", nesterov=[True])],
+            r"over the choices \(True, False\), 'b' over the choices \(True,\)",
+        ),
+    ],
+)
+def test_what_optuna_takes_for_two_parameters_is_refused(species: list[Any], words: str) -> None:
+    """Before there is a study, whatever its founders would draw."""
+    with pytest.raises(ConfigurationError, match=words):
+        esgd.ESGDTrainer(make_task(), species=species)
+
+
+def test_what_optuna_takes_for_one_parameter_trains() -> None:
+    """Bounds may differ, and scales that Optuna does not know."""
+    species = [
+        SGD(lr=(1e-2, 1e-1), momentum=FloatRange(0.5, 0.9)),
+        PowerGradientSGD(momentum=(0.8, 0.99), H=0.8),
+        SGD(name="on a grid", lr=(1e-1, 1.0), momentum=FloatRange(0.0, 0.9, step=0.3)),
+    ]
+    study = make_study(6, n_offspring=0)
+    study.optimize(esgd.ESGDTrainer(make_task(), species=species), n_trials=12)
+    assert all(trial.value is not None for trial in study.trials)
