@@ -46,7 +46,7 @@ POPULATIONS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"preset": "paper", "n_epochs": 1},
     "baseline": {"preset": "paper", "n_epochs": 1, "n_offspring": 0},
     "pbt": PBT,
-    # All drawn, from the same ranges; learning rates fall along a cosine.
+    # As founders draw them, from the same ranges; learning rates fall along a cosine.
     "random": {**ALONE, "rate_schedule": "cosine"},
     # Restarts by the benchmark's recipe: one network alone would get a small part of the budget.
     "single": ALONE,

@@ -20,8 +20,8 @@ class Adam(Species):
 
     defaults: ClassVar[Mapping[str, Setting]] = {
         "lr": FloatRange(1e-4, 1e-1, "log"),
-        "beta1": FloatRange(0.8, 0.99, "one_minus", start=0.9),
-        "beta2": FloatRange(0.9, 0.9999, "one_minus", start=0.999),
+        "beta1": FloatRange(0.8, 0.99, "one_minus"),
+        "beta2": FloatRange(0.9, 0.9999, "one_minus"),
         "weight_decay": FloatRange(1e-6, 1e-2, "log"),
     }
 

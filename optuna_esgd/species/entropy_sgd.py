@@ -22,7 +22,7 @@ class EntropySGD(Species):
 
     defaults: ClassVar[Mapping[str, Setting]] = {
         "lr": FloatRange(1e-1, 1.0, "log"),
-        "momentum": FloatRange(0.5, 0.95, "one_minus", start=0.9),
+        "momentum": FloatRange(0.5, 0.95, "one_minus"),
         "nesterov": False,
         "weight_decay": FloatRange(1e-6, 1e-2, "log"),
         "langevin_steps": 20,

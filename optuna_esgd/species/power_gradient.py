@@ -27,7 +27,7 @@ class PowerGradientSGD(Species):
 
     defaults: ClassVar[Mapping[str, Setting]] = {
         "lr": FloatRange(1e-3, 1.0, "log"),
-        "momentum": FloatRange(0.5, 0.99, "one_minus", start=0.9),
+        "momentum": FloatRange(0.5, 0.99, "one_minus"),
         "weight_decay": FloatRange(1e-6, 1e-2, "log"),
         "H": _POWERS,
         "nesterov": False,

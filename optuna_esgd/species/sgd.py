@@ -23,7 +23,7 @@ class SGD(Species):
 
     defaults: ClassVar[Mapping[str, Setting]] = {
         "lr": FloatRange(1e-3, 1.0, "log"),
-        "momentum": FloatRange(0.5, 0.99, "one_minus", start=0.9),
+        "momentum": FloatRange(0.5, 0.99, "one_minus"),
         "weight_decay": FloatRange(1e-6, 1e-2, "log"),
         "nesterov": False,
         "dampening": 0.0,
