@@ -84,7 +84,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 
     build = NamedBenchmark(parsed.benchmark)
     benchmark = check_benchmark(build(parsed.first_seed))
-    benchmark.check()
+    benchmark.check(parsed.device)
     before = None
     described = benchmark.describe()
     described[f"examples of seed {parsed.first_seed}"] = benchmark.describe_examples()
@@ -105,8 +105,8 @@ def _compare(parsed: argparse.Namespace) -> int:
             on_progress=save,
         )
     except KeyboardInterrupt:
-        kept = "Stopped. With --json the runs that have ended would have been kept."
-        if parsed.json is not None:
+        kept = "Stopped. What has ended is kept only in a --json."
+        if parsed.json is not None and parsed.json.exists():
             kept = f"Stopped. {parsed.json} has what has ended: the same command goes on."
         print(kept, file=sys.stderr)
         return INTERRUPTED

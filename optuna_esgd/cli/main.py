@@ -162,7 +162,8 @@ def _upgrade(parsed: argparse.Namespace) -> int:
     from optuna_esgd.store.schema import upgrade_schema  # noqa: PLC0415
     from optuna_esgd.store.storages import check_exists  # noqa: PLC0415
 
-    url = store_of(parsed) or storage_of(parsed)
+    given = parsed.store or parsed.url or parsed.storage  # before what the environment says
+    url = given or store_of(parsed) or storage_of(parsed)
     check_exists(url)
     upgrade_schema(url)
     print("The schema is up to date.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from optuna_esgd.trainer.supervised import Criterion, SupervisedTask, name_of
 from optuna_esgd.trainer.task import Task
 
 # Of what a study remembers of its task: what all seeds have in common, and what belongs to one.
-_CRITERIA = {"loss", "metric", "precision", "schedule", "batches"}
+_CRITERIA = ("loss", "metric", "precision", "schedule", "batches")
 _EXAMPLES = {"training data", "validation data"}
 
 
@@ -128,23 +129,26 @@ class Benchmark:
             )
         return scores
 
-    def check(self) -> None:
-        """Score a new network on the CPU, and look at the recipe, before anything is trained.
+    def check(self, device: str | torch.device | None = None) -> None:
+        """Score a new network, and look at the recipe, before anything is trained.
+
+        Args:
+            device: Where the network is to be; see ``ESGDTrainer``.
 
         Raises:
             TaskError: See ``scores``.
             ConfigurationError: The optimizer of the recipe does not take its settings.
         """
-        self.trainer(is_by_recipe=True)
+        trainer = self.trainer(device=device, is_by_recipe=True)
         with seeded(0):
-            self.scores(self.task.build_model())
+            self.scores(self.task.build_model().to(trainer.device))
 
     def describe(self) -> dict[str, Any]:
         """What the benchmarks of all seeds have in common, in words and numbers."""
         trainer = self.trainer()
-        criteria = _CRITERIA & trainer.described.keys()
         with seeded(0):
-            model = str(self.task.build_model())
+            # Functions show where they lie in memory.
+            model = re.sub("0x[0-9a-fA-F]+", "", str(self.task.build_model()))
         return {
             "population_size": self.population_size,
             "n_epochs": self.n_epochs,
@@ -153,7 +157,8 @@ class Benchmark:
             "recipe": repr(self.recipe),
             "tensors": {one.name: list(one.shape) for one in trainer.build_layout().entries},
             "model": xxhash.xxh3_64_hexdigest(model.encode()),
-            **{name: trainer.described[name] for name in sorted(criteria)},
+            # Older files do not name all of them, and only what both name is compared.
+            **{name: trainer.described.get(name, "none") for name in _CRITERIA},
         }
 
     def describe_examples(self) -> dict[str, str]:
@@ -161,7 +166,9 @@ class Benchmark:
         described = self.trainer().described
         found = {name: described[name] for name in sorted(_EXAMPLES & described.keys())}
         if isinstance(self.test, HeldOut):
-            test = ExampleSet.of(self.test.examples, batch_size=1, name="test")
+            test: Any = self.test.examples
+            if not isinstance(test, ExampleSet):
+                test = ExampleSet.of(test, batch_size=1, name="test")
             found["test data"] = test.describe()
         return found
 

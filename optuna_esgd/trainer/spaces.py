@@ -32,7 +32,7 @@ def join_spaces(species: Mapping[str, Species], task: Task) -> dict[str, Space]:
     for one in species.values():
         for name, range_ in one.space.items():
             owner, known = first.setdefault(name, (one.name, range_))
-            if _kind(known) != _kind(range_):
+            if not _are_alike(known, range_):
                 raise ConfigurationError(
                     f"Species {owner!r} searches {name!r} over {_kind(known)}, {one.name!r} over "
                     f"{_kind(range_)}. Optuna sees one parameter: give both the same kind and "
@@ -41,8 +41,14 @@ def join_spaces(species: Mapping[str, Species], task: Task) -> dict[str, Space]:
     return {name: {**one.space, **task.space} for name, one in species.items()}
 
 
+def _are_alike(one: Range, other: Range) -> bool:
+    """Whether Optuna takes them for ranges of one parameter; bounds may differ."""
+    if isinstance(one, Choices) and isinstance(other, Choices):
+        return one.values == other.values
+    return _kind(one) == _kind(other)
+
+
 def _kind(range_: Range) -> str:
-    """What has to be the same wherever Optuna sees a parameter; bounds may differ."""
     if isinstance(range_, Choices):
         return f"the choices {range_.values!r}"
     is_whole = isinstance(range_, IntRange)

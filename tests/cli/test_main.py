@@ -104,6 +104,10 @@ def test_upgrade_of_a_current_schema_changes_nothing(
     monkeypatch.setenv("ESGD_STORAGE", "sqlite:///nowhere.db")
     monkeypatch.setenv("ESGD_STORE", url)
     assert main(["storage", "upgrade"]) == 0
+    monkeypatch.setenv("ESGD_STORE", "sqlite:///nowhere.db")
+    assert main(["storage", "upgrade", url]) == 0
+    assert main(["storage", "upgrade", "--storage", url]) == 0
+    assert main(["storage", "upgrade"]) != 0
     monkeypatch.delenv("ESGD_STORE")
     assert main(["verify", url, "--study", "s"]) == 0
 

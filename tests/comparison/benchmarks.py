@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,7 +12,7 @@ import optuna_esgd as esgd
 N_BATCHES = 3
 
 
-def build(seed: int = 0) -> esgd.Benchmark:
+def build(seed: int = 0, **settings: Any) -> esgd.Benchmark:
     """A line through 12 points; 3 individuals, 2 generations of 2 epochs of 3 mini-batches."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(24, 1, generator=generator)
@@ -21,6 +23,7 @@ def build(seed: int = 0) -> esgd.Benchmark:
         train=(inputs[:12], targets[:12]),
         validation=(inputs[12:18], targets[12:18]),
         batch_size=4,
+        **settings,
     )
     return esgd.Benchmark(
         task=task,

@@ -309,10 +309,43 @@ def interrupted(seed: int) -> esgd.Benchmark:
 def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, path = f"{__file__}:interrupted", tmp_path / "c.json"
     arguments = ["compare", name, "--arms", "esgd", "--seeds", "1"]
+    for given in ([], ["--json", str(path)]):  # nothing has ended yet, and so there is no file
+        assert main([*arguments, *given]) == 130
+        assert "What has ended is kept only in a --json" in capsys.readouterr().err
+        assert not path.exists()
+    path.write_text(json.dumps(_empty(name)), "utf-8")
     assert main([*arguments, "--json", str(path)]) == 130
     assert f"{path} has what has ended" in capsys.readouterr().err
-    assert main(arguments) == 130
-    assert "With --json" in capsys.readouterr().err
+
+
+def _empty(name: str) -> dict[str, object]:
+    return {"name": name, "arms": {}, "equal_gradients": {"runs": []}, "equal_cost": {"runs": []}}
+
+
+def test_what_a_model_says_of_itself_may_hold_addresses() -> None:
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+            self.function = lambda: None
+
+        def extra_repr(self) -> str:
+            return str(self.function)
+
+    task = copy.copy(build().task)
+    task.build_model = Held  # type: ignore[method-assign]
+    benchmark = replace(build(), task=task)
+    kept = []  # what is held lies elsewhere each time
+    for _ in range(2):
+        kept.append(task.build_model())
+        assert benchmark.describe() == replace(build(), task=task).describe()
+    assert str(kept[0]) != str(kept[1])
+
+
+def test_schedules_come_and_go() -> None:
+    plain, annealed = build().describe(), build(schedule="cosine").describe()
+    assert plain["schedule"] == "none"
+    assert {name for name in plain if plain[name] != annealed[name]} == {"schedule"}
 
 
 def test_rows_of_fewer_seeds_say_so(comparison: Comparison) -> None:

@@ -25,9 +25,30 @@ def finish_round(population: Population) -> None:
         assert population.finish(claim, [outcome(number) for number in numbers])
 
 
+def finish_round_and_go_on(population: Population) -> None:
+    """As workers do who cannot plan, because others might have to add to the round."""
+    for cohort, numbers in enumerate([(0, 1), (2, 3)]):
+        claim = take(population, SlotKey(0, 0, cohort))
+        onward = population.finish_and_go_on(
+            claim, [outcome(number) for number in numbers], plan=None, keys=[], lease_seconds=60.0
+        )
+        assert onward.is_finished
+
+
+def plan_and_go_on(population: Population) -> None:
+    """With others still at work in the round: only the plan is news."""
+    claim = take(population, SlotKey(0, 0, 0))
+    plan = example_plan(1)
+    ended = [outcome(0), outcome(1)]
+    onward = population.finish_and_go_on(claim, ended, plan=plan, keys=[], lease_seconds=60.0)
+    assert onward.is_planned
+
+
 CHANGES: dict[str, Callable[[Population], object]] = {
     "plan": lambda one: one.commit_plan(example_plan(1)),
     "last of a round": finish_round,
+    "last of a round, going on": finish_round_and_go_on,
+    "finished with a plan": plan_and_go_on,
     "release": lambda one: one.release(take(one, SlotKey(0, 0, 0))),
 }
 

@@ -319,7 +319,9 @@ def test_what_optuna_takes_for_one_parameter_trains() -> None:
         SGD(lr=(1e-2, 1e-1), momentum=FloatRange(0.5, 0.9)),
         PowerGradientSGD(momentum=(0.8, 0.99), H=0.8),
         SGD(name="on a grid", lr=(1e-1, 1.0), momentum=FloatRange(0.0, 0.9, step=0.3)),
+        SGD(name="here", lr=(1e-1, 1.0), momentum=0.9, nesterov=[True, False]),
+        SGD(name="there", lr=(1e-1, 1.0), momentum=0.9, nesterov=[1, 0]),
     ]
-    study = make_study(6, n_offspring=0)
-    study.optimize(esgd.ESGDTrainer(make_task(), species=species), n_trials=12)
+    study = make_study(10, n_offspring=0)
+    study.optimize(esgd.ESGDTrainer(make_task(), species=species), n_trials=20)
     assert all(trial.value is not None for trial in study.trials)
