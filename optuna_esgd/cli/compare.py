@@ -85,12 +85,13 @@ def _compare(parsed: argparse.Namespace) -> int:
     build = NamedBenchmark(parsed.benchmark)
     benchmark = check_benchmark(build(parsed.first_seed))
     benchmark.check(parsed.device)
-    before = None
-    described = benchmark.describe()
-    described[f"examples of seed {parsed.first_seed}"] = benchmark.describe_examples()
-    if parsed.json is not None and parsed.json.exists():
-        before = read_json(parsed.json, parsed.benchmark, described)
-        described = read_description(parsed.json) | described
+    before, described = None, {}
+    if parsed.json is not None:
+        described = benchmark.describe()
+        described[f"examples of seed {parsed.first_seed}"] = benchmark.describe_examples()
+        if parsed.json.exists():
+            before = read_json(parsed.json, parsed.benchmark, described)
+            described = read_description(parsed.json) | described
     try:
         comparison = compare(
             build,

@@ -56,7 +56,7 @@ def descent(
     cohort_of: dict[Reference, tuple[Reference, ...]] = {}
     for slot in slots:
         if slot.key.round == 0:
-            members = tuple(Reference(slot.key.generation, 0, n) for n in sorted(slot.numbers))
+            members = tuple(sorted(slot.references))
             cohort_of.update(dict.fromkeys(members, members))
     trains = individual.reference.round == 0
     open_ = {individual.reference} if trains else trained_parents(individual, everyone)

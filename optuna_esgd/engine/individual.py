@@ -116,6 +116,12 @@ class Slot:
     attempt: int = 0
     n_failures: int = 0
 
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """The individuals in it, by their names."""
+        generation, round_, _ = self.key
+        return tuple(Reference(generation, round_, number) for number in self.numbers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -209,12 +215,7 @@ class Facts:
         Args:
             slots: As they are later.
         """
-        still_open = {
-            Reference(slot.key.generation, slot.key.round, number)
-            for slot in slots
-            if slot.state != "finished"
-            for number in slot.numbers
-        }
+        still_open = {one for slot in slots if slot.state != "finished" for one in slot.references}
         return {
             one.reference: one
             for one in self.individuals

@@ -55,11 +55,7 @@ def facts_by_place(
     if not ordered:
         return Facts()
     latest = {slot.key.cohort: slot for slot in ordered}
-    wanted = {
-        Reference(slot.key.generation, slot.key.round, number)
-        for slot in ordered
-        for number in slot.numbers
-    } | {
+    wanted = {one for slot in ordered for one in slot.references} | {
         Reference(slot.key.generation - 1, 0, number)
         for slot in ordered
         for number in slot.numbers

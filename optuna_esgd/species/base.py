@@ -13,14 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.evolution.space import (
-    Choices,
-    FloatRange,
-    IntRange,
-    Range,
-    Value,
-    with_start,
-)
+from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Value, with_start
 from optuna_esgd.optim.rule import Rule
 from optuna_esgd.optim.rule_optimizer import RuleOptimizer
 

@@ -63,8 +63,7 @@ def _about_slots(
 ) -> Iterator[str]:
     seen: dict[Reference, Slot] = {}
     for slot in slots:
-        for number in slot.numbers:
-            reference = Reference(slot.key.generation, slot.key.round, number)
+        for reference in slot.references:
             one = everyone.get(reference)
             if reference in seen:
                 yield f"Individual {reference} is in two slots."

@@ -102,8 +102,6 @@ def finish_slot(population: Population, key: SlotKey, fitness: float = 1.0) -> N
 
 def ends_of(population: Population, claim: Claim, fitness: float = 1.0) -> list[Outcome]:
     """How a slot may end; who trained gets weights and an optimizer state that nobody else has."""
-    key = claim.slot.key
-    references = [Reference(key.generation, key.round, number) for number in claim.slot.numbers]
     return [
         outcome(
             one.number,
@@ -111,7 +109,7 @@ def ends_of(population: Population, claim: Claim, fitness: float = 1.0) -> list[
             weights=None if one.round else weights_of(population, one),
             optimizer_state=None if one.round else example_snapshot("state", 9),
         )
-        for one in references
+        for one in claim.slot.references
     ]
 
 

@@ -12,6 +12,7 @@ import xxhash
 from torch import nn
 
 from optuna_esgd.errors import ConfigurationError, TaskError
+from optuna_esgd.genome.layout import Layout
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.registry import fixed_species
 from optuna_esgd.trainer.direction import is_better_high
@@ -23,7 +24,7 @@ from optuna_esgd.trainer.task import Task
 
 # Of what a study remembers of its task: what all seeds have in common, and what belongs to one.
 _CRITERIA = ("loss", "metric", "precision", "schedule", "batches")
-_EXAMPLES = {"training data", "validation data"}
+_EXAMPLES = ("training data", "validation data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,26 +146,27 @@ class Benchmark:
 
     def describe(self) -> dict[str, Any]:
         """What the benchmarks of all seeds have in common, in words and numbers."""
-        trainer = self.trainer()
+        described = self.task.describe()
         with seeded(0):
-            # Functions show where they lie in memory.
-            model = re.sub("0x[0-9a-fA-F]+", "", str(self.task.build_model()))
+            model = self.task.build_model()
+        # Functions show where they lie in memory.
+        text = re.sub("0x[0-9a-fA-F]+", "", str(model))
         return {
             "population_size": self.population_size,
             "n_epochs": self.n_epochs,
             "n_generations": self.n_generations,
-            "species": {name: repr(one) for name, one in trainer.species.items()},
+            "species": {name: repr(one) for name, one in self.trainer().species.items()},
             "recipe": repr(self.recipe),
-            "tensors": {one.name: list(one.shape) for one in trainer.build_layout().entries},
-            "model": xxhash.xxh3_64_hexdigest(model.encode()),
+            "tensors": {one.name: list(one.shape) for one in Layout.of(model).entries},
+            "model": xxhash.xxh3_64_hexdigest(text.encode()),
             # Older files do not name all of them, and only what both name is compared.
-            **{name: trainer.described.get(name, "none") for name in _CRITERIA},
+            **{name: described.get(name, "none") for name in _CRITERIA},
         }
 
     def describe_examples(self) -> dict[str, str]:
         """What belongs to this seed: examples by number and digest, as far as they are tensors."""
-        described = self.trainer().described
-        found = {name: described[name] for name in sorted(_EXAMPLES & described.keys())}
+        described = self.task.describe()
+        found = {name: described[name] for name in _EXAMPLES if name in described}
         if isinstance(self.test, HeldOut):
             test: Any = self.test.examples
             if not isinstance(test, ExampleSet):

@@ -9,10 +9,12 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.distributions import check_distribution_compatibility
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.evolution.space import FloatRange, IntRange
+from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range
+from optuna_esgd.sampler.distributions import to_distribution
 from optuna_esgd.species import (
     SGD,
     ConditionedMutation,
@@ -27,6 +29,7 @@ from optuna_esgd.species import (
 )
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer import workshop
+from optuna_esgd.trainer.spaces import _are_alike
 from tests.trainer.models import N_EXAMPLES
 from tests.trainer.studies import make_study, make_task
 from tests.trainer.test_batched import make_double_task
@@ -311,6 +314,34 @@ def test_what_optuna_takes_for_two_parameters_is_refused(species: list[Any], wor
     """Before there is a study, whatever its founders would draw."""
     with pytest.raises(ConfigurationError, match=words):
         esgd.ESGDTrainer(make_task(), species=species)
+
+
+_RANGES = (
+    FloatRange(0.1, 0.9),
+    FloatRange(0.5, 0.99, "one_minus"),
+    FloatRange(0.1, 1.0, "log"),
+    FloatRange(0.1, 0.9, step=0.2),
+    FloatRange(1.0, 9.0, "log", step=1.0),
+    IntRange(1, 9),
+    IntRange(1, 9, step=2),
+    IntRange(1, 9, "log"),
+    IntRange(1, 9, "log", step=2),
+    Choices((True, False)),
+    Choices((1, 0)),
+    Choices((True,)),
+)
+
+
+@pytest.mark.parametrize("one", _RANGES, ids=repr)
+@pytest.mark.parametrize("other", _RANGES, ids=repr)
+def test_optuna_says_what_one_parameter_is(one: Range, other: Range) -> None:
+    try:
+        check_distribution_compatibility(to_distribution(one), to_distribution(other))
+    except ValueError:
+        is_one = False
+    else:
+        is_one = True
+    assert _are_alike(one, other) == is_one
 
 
 def test_what_optuna_takes_for_one_parameter_trains() -> None:
