@@ -18,7 +18,7 @@ _HOMES = {
     "ESGDSampler": "optuna_esgd.sampler",
     "ESGDTrainer": "optuna_esgd.trainer.esgd_trainer",
     "Epoch": "optuna_esgd.trainer.task",
-    "HeldOut": "optuna_esgd.trainer.benchmark",
+    "HeldOut": "optuna_esgd.trainer.held_out",
     "Recipe": "optuna_esgd.trainer.benchmark",
     "SupervisedTask": "optuna_esgd.trainer.supervised",
     "Task": "optuna_esgd.trainer.task",
@@ -72,13 +72,13 @@ if TYPE_CHECKING:
     from optuna_esgd.sampler import ESGDSampler as ESGDSampler
     from optuna_esgd.store import create_storage as create_storage
     from optuna_esgd.trainer.benchmark import Benchmark as Benchmark
-    from optuna_esgd.trainer.benchmark import HeldOut as HeldOut
     from optuna_esgd.trainer.benchmark import Recipe as Recipe
     from optuna_esgd.trainer.combining import ensemble as ensemble
     from optuna_esgd.trainer.combining import greedy_soup as greedy_soup
     from optuna_esgd.trainer.combining import uniform_soup as uniform_soup
     from optuna_esgd.trainer.comparing_results import compare_results as compare_results
     from optuna_esgd.trainer.esgd_trainer import ESGDTrainer as ESGDTrainer
+    from optuna_esgd.trainer.held_out import HeldOut as HeldOut
     from optuna_esgd.trainer.learning_rates import narrow_learning_rates as narrow_learning_rates
     from optuna_esgd.trainer.lineage import ancestry as ancestry
     from optuna_esgd.trainer.lineage import certificate as certificate

@@ -128,9 +128,10 @@ def _check(parsed: argparse.Namespace) -> list[Budget]:
         if value < 1:
             raise ConfigurationError(f"{name} must be at least 1, got {value}.")
     named = [budget for budget in parsed.budgets.split(",") if budget]
-    if not named or set(named) - set(BUDGETS):
+    if "gradients" not in named or set(named) - set(BUDGETS):
         raise ConfigurationError(
-            f"--budgets must be some of {', '.join(BUDGETS)}, got {parsed.budgets!r}."
+            "--budgets must be gradients, or gradients,cost (what an arm may cost is known from "
+            f"its run at equal gradients), got {parsed.budgets!r}."
         )
     if parsed.figure is not None and parsed.figure.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"--figure writes a page, FILE.html, got {parsed.figure.name}.")

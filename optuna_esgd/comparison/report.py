@@ -45,8 +45,8 @@ def tables(comparison: Comparison) -> list[Table]:
             continue
         summaries = summarise(runs)
         title = escape(f"{comparison.name}: {budget}")
-        n_seeds = len(runs[REFERENCE])
-        caption = f"Means over {n_seeds} seeds where no other number is given, lower is better"
+        n_seeds = _seeds(len(runs[REFERENCE]))
+        caption = f"Means over {n_seeds} where no other number is given, lower is better"
         drawn += [_scores(summaries, title, caption), _costs(summaries)]
     return drawn
 
@@ -58,7 +58,7 @@ def _scores(summaries: Sequence[Summary], title: str, caption: str) -> Table:
         table.add_column(escape(metric), justify="right")
     most = max(one.n_seeds for one in summaries)
     for one in summaries:
-        fewer = "" if one.n_seeds == most else f" ({one.n_seeds} seeds)"
+        fewer = "" if one.n_seeds == most else f" ({_seeds(one.n_seeds)})"
         table.add_row(one.arm + fewer, *(_text(score) for score in one.scores.values()))
     return table
 
@@ -75,6 +75,10 @@ def _costs(summaries: Sequence[Summary]) -> Table:
         counts = [f"{one.spent[name]:,.0f}" for name in _COUNTS]
         table.add_row(one.arm, *counts, f"{one.spent['seconds']:.1f}")
     return table
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed" if number == 1 else f"{number} seeds"
 
 
 def _text(score: Score) -> str:

@@ -14,6 +14,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
+from optuna_esgd.engine.differences import in_words
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.annealing import RateSchedule
 from optuna_esgd.evolution.back_off import BackOff
@@ -256,10 +257,7 @@ class Configuration:
             and not (name in _ADDED_WORDS and name not in theirs)
         ]
         if differing:
-            details = "; ".join(
-                f"{name} is {theirs.get(name)!r} in the study and {mine.get(name)!r} here"
-                for name in differing
-            )
+            details = in_words(theirs, mine, differing)
             raise ConfigurationError(
                 f"The study was made with another configuration: {details}. Open it with the same "
                 "settings, or use another study_name; populations are never mixed."
@@ -307,7 +305,8 @@ class Settings:
         ``seed`` and ``n_generations`` may stay None: no preset knows them.
 
         Raises:
-            ConfigurationError: The preset is not known, or ``population_size`` is no number.
+            ConfigurationError: The preset is not known, ``population_size`` is no number, or
+                ``keep_probability`` would do nothing.
         """
         if self.preset not in PRESETS:
             raise ConfigurationError(
@@ -328,6 +327,12 @@ class Settings:
             settings["average_iterates"] &= settings["back_off"] == "best"
         if self.average_steps is None:
             settings["average_steps"] &= settings["average_iterates"] is True
+        if self.keep_probability and settings["explore"] != "perturb":
+            raise ConfigurationError(
+                "keep_probability is for explore='perturb', where values are inherited; with "
+                f"explore={settings['explore']!r} it would do nothing, got "
+                f"{self.keep_probability!r}."
+            )
         if self.keep_probability is None and self.selection == "truncation":
             settings["keep_probability"] = 0.0  # only copies explore, and those do
         return settings

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import xxhash
 from torch import nn
 
-from optuna_esgd.errors import ConfigurationError, TaskError
+from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.species.base import Species
 from optuna_esgd.species.registry import fixed_species
 from optuna_esgd.trainer.direction import is_better_high
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
-from optuna_esgd.trainer.examples import Examples, ExampleSet
+from optuna_esgd.trainer.examples import ExampleSet
+from optuna_esgd.trainer.held_out import HeldOut, Test, ask_test
 from optuna_esgd.trainer.seeding import seeded
-from optuna_esgd.trainer.supervised import Criterion, SupervisedTask, name_of
+from optuna_esgd.trainer.supervised import SupervisedTask, name_of
 from optuna_esgd.trainer.task import Task
 
 # Of what a study remembers of its task: what all seeds have in common, and what belongs to one.
@@ -75,7 +76,7 @@ class Benchmark:
     """
 
     task: Task
-    test: Callable[[nn.Module], Mapping[str, float]]
+    test: Test
     recipe: Recipe
     species: Sequence[Species | str | type[torch.optim.Optimizer]] = ("SGD", "Adam")
     population_size: int = 16
@@ -118,17 +119,7 @@ class Benchmark:
         Raises:
             TaskError: Something else than numbers by name.
         """
-        found: Any = self.test(model.eval())
-        try:
-            scores = {str(name): _as_number(one) for name, one in found.items()}
-        except (AttributeError, TypeError, ValueError, RuntimeError):
-            scores = {}
-        if not scores:
-            raise TaskError(
-                "test of an esgd.Benchmark must return numbers by name, the first of them the "
-                f'headline, such as {{"loss": 0.31}}; it returned {found!r:.200}.'
-            )
-        return scores
+        return ask_test(self.test, model)
 
     def check(self, device: str | torch.device | None = None) -> None:
         """Score a new network, and look at the recipe, before anything is trained.
@@ -183,32 +174,3 @@ class Benchmark:
     def n_epochs_each(self) -> int:
         """Epochs of one individual from the first generation to the last."""
         return self.n_epochs * self.n_generations
-
-
-def _as_number(score: object) -> float:
-    """A number, or what holds a single one; texts are none, though Python reads them."""
-    if isinstance(score, str | bytes):
-        raise TypeError
-    return float(score)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Scores a model of a supervised task on examples that took no part in training it.
-
-    Attributes:
-        task: Knows how to run the model.
-        examples: Inputs and targets.
-        metrics: Mean over a batch, by name; the task's loss if empty.
-    """
-
-    task: SupervisedTask
-    examples: Examples
-    metrics: Mapping[str, Criterion] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Mean of each metric over the examples."""
-        metrics = self.metrics or {"loss": self.task.loss}
-        return {
-            name: self.task.score(model, self.examples, metric) for name, metric in metrics.items()
-        }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import optuna
@@ -19,6 +19,7 @@ from optuna_esgd.trainer.combining import (
     greedy_soup,
     uniform_soup,
 )
+from optuna_esgd.trainer.held_out import Test, ask_test
 from optuna_esgd.trainer.task import Task
 
 # Latency is measured until there are so many rounds, or, after a few, so many seconds have passed.
@@ -66,7 +67,7 @@ def compare_results(
     study: optuna.Study,
     task: Task,
     *,
-    test: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    test: Test | None = None,
     store: str | None = None,
 ) -> list[Result]:
     """Compare the single best with the soups and the ensemble of the last population.
@@ -86,6 +87,7 @@ def compare_results(
     Raises:
         StudyError: The study has no population.
         WeightsNotFoundError: No generation is complete yet.
+        TaskError: ``test`` returns something else than numbers by name.
     """
     if test is not None and not callable(test):
         raise ConfigurationError(
@@ -113,7 +115,7 @@ def compare_results(
 def _result(
     name: str,
     combined: Combined,
-    test: Callable[[nn.Module], Mapping[str, float]] | None,
+    test: Test | None,
     relative_seconds: float,
     *,
     is_chosen: bool,
@@ -125,7 +127,7 @@ def _result(
         model=model,
         n_members=n_members,
         value=value,
-        test={} if test is None else dict(test(model)),
+        test={} if test is None else ask_test(test, model),
         cost=Cost(
             n_forwards=n_members if name == "ensemble" else 1,
             n_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),

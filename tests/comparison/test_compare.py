@@ -281,7 +281,8 @@ def with_a_wrong_recipe(seed: int) -> esgd.Benchmark:
         ([f"{__file__}:x", "--arms", "esgd,sgd"], "Arms must be some of"),
         ([f"{__file__}:x", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         ([f"{__file__}:x", "--jobs", "0"], "--jobs must be at least 1, got 0"),
-        ([f"{__file__}:x", "--budgets", "time"], "--budgets must be some of gradients, cost"),
+        ([f"{__file__}:x", "--budgets", "time"], "must be gradients, or gradients,cost"),
+        ([f"{__file__}:x", "--budgets", "cost"], "must be gradients, or gradients,cost"),
         ([f"{__file__}:x", "--json", "/nowhere/c.json"], "There is no folder /nowhere"),
     ],
 )
@@ -354,5 +355,5 @@ def test_rows_of_fewer_seeds_say_so(comparison: Comparison) -> None:
     console = Console(record=True, width=120)
     console.print(tables(unfinished)[0])
     text = console.export_text()
-    assert "pbt (1 seeds)" in text
+    assert "pbt (1 seed)" in text
     assert "single (" not in text

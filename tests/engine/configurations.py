@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from optuna_esgd.engine.configuration import Configuration, Preset, Settings
+from optuna_esgd.engine.configuration import PRESETS, Configuration, Preset, Settings
 from optuna_esgd.evolution.mating import Roulette
 
 
@@ -48,6 +48,9 @@ def configurations(draw: st.DrawFn, **fixed: Any) -> Configuration:
         "asynchronous": st.just(False),
     }
     settings = {name: draw(strategy) for name, strategy in drawn.items() if name not in fixed}
+    chosen = {**settings, **fixed}
+    if (chosen["explore"] or PRESETS[chosen["preset"]]["explore"]) != "perturb":
+        settings["keep_probability"] = None  # nothing is inherited
     return Settings(**{**settings, **fixed}).configure(
         seed=0, cohort_size=draw(st.integers(1, mu)), maximize=draw(st.booleans())
     )

@@ -213,12 +213,13 @@ def test_what_is_given_beats_the_preset(preset: Preset) -> None:
         "rate_schedule": "cosine",
         "average_iterates": False,
         "average_steps": False,
-        "keep_probability": 0.3,
         "n_generations": 5,
     }
     chosen = Settings(preset=preset, **given).configure(seed=3, cohort_size=2, maximize=False)
     assert {name: getattr(chosen, name) for name in given} == given
     assert chosen.cohort_size == 2
+    kept = Settings(preset=preset, explore="perturb", keep_probability=0.3).resolve()
+    assert kept["keep_probability"] == 0.3
 
 
 @pytest.mark.parametrize("back_off", ["step", "none"])
@@ -243,6 +244,13 @@ def test_means_of_steps_go_with_means_of_iterates_only() -> None:
 def test_copies_of_population_based_training_do_explore() -> None:
     settings = Settings(selection="truncation")
     assert settings.configure(seed=0, cohort_size=None, maximize=False).keep_probability == 0
+
+
+@pytest.mark.parametrize("settings", [{"preset": "paper"}, {"explore": "sampler"}])
+def test_nothing_is_kept_where_nothing_is_inherited(settings: dict[str, Any]) -> None:
+    Settings(**settings, keep_probability=0.0).resolve()
+    with pytest.raises(ConfigurationError, match=r"is for explore='perturb'.* got 0\.5"):
+        Settings(**settings, keep_probability=0.5).resolve()
 
 
 @given(st.integers(2, 500))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import optuna_esgd as esgd
 from optuna_esgd.engine.individual import Individual
-from optuna_esgd.errors import ConfigurationError, WeightsNotFoundError
+from optuna_esgd.errors import ConfigurationError, TaskError, WeightsNotFoundError
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.combining import Ensemble, outputs_of
 from optuna_esgd.trainer.results import last_population
@@ -155,6 +155,11 @@ def test_results_are_compared(study: optuna.Study, task: esgd.SupervisedTask) ->
     assert [one.cost.n_forwards for one in results] == [1, 1, 1, N_MEMBERS]
     assert best.cost.relative_seconds == 1
     assert all(one.cost.relative_seconds > 0 for one in results)
+
+
+def test_a_test_returns_numbers_by_name(study: optuna.Study, task: esgd.SupervisedTask) -> None:
+    with pytest.raises(TaskError, match=r"test must return numbers by name.*returned 0\.5"):
+        esgd.compare_results(study, task, test=lambda _: 0.5)  # type: ignore[arg-type,return-value]
 
 
 def test_maximising_studies_choose_the_largest() -> None:
