@@ -337,10 +337,9 @@ class ESGDSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Forget the trial; a slot it holds is given back."""
-        del values
         self._births.forget(study, trial)
         self.running_trials.end(study, trial.number)
-        self.held_slots.release(study, trial.number, state)
+        self.held_slots.release(study, trial.number, state, values)
 
     def reseed_rng(self) -> None:
         """Nothing to do: every draw has its own stream, whichever thread makes it."""

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -33,6 +34,7 @@ from optuna_esgd.engine.explore import (
 from optuna_esgd.engine.individual import Claim, Individual, Slot
 from optuna_esgd.engine.planning import goes_on, trained_ancestor
 from optuna_esgd.engine.ports import GenerationLoop, Population
+from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.space import Range, Value, contains
 from optuna_esgd.sampler.hyperparameter_evolution import Founder
 from optuna_esgd.sampler.running_trials import RunningTrials, known_population
@@ -100,6 +102,7 @@ class _StudySlots:
 
     loop: GenerationLoop | None = None
     slots: dict[int, HeldSlot] = field(default_factory=dict)
+    expected: dict[int, float] = field(default_factory=dict)  # of trials after their SGD step
     without_slot: int | None = None  # the trial that was last found to have none
 
 
@@ -130,8 +133,14 @@ class HeldSlots:
         Raises:
             optuna.TrialPruned: All generations are done; the study is told to stop.
             ConfigurationError: The population was made with other settings.
+            StudyError: The trial has had its SGD step.
         """
         mine = self._of(study)
+        if trial_number in mine.expected:
+            raise StudyError(
+                f"Trial {trial_number} asks for a hyperparameter after its SGD step: it would not "
+                "be inherited. Suggest all of them before the block, or inside."
+            )
         held = mine.slots.get(trial_number)
         if held is not None or mine.without_slot == trial_number:
             return held
@@ -166,12 +175,37 @@ class HeldSlots:
         if held is not None:
             held.lease.close()
 
-    def release(self, study: optuna.Study, trial_number: int, state: TrialState) -> None:
+    def expect(self, study: optuna.Study, trial_number: int, value: float) -> None:
+        """Know what a trial whose SGD step is finished is to return."""
+        self._of(study).expected[trial_number] = value
+
+    def release(
+        self,
+        study: optuna.Study,
+        trial_number: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+    ) -> None:
         """Give back the slot of a trial that ended without its SGD step.
 
         It counts as a failed try, so that hyperparameters the objective refuses are not handed
         out for ever; not so if the objective has no SGD step at all.
+
+        Args:
+            study: Of the trial.
+            trial_number: Which.
+            state: What it ended as.
+            values: What its objective returned, if it did.
         """
+        expected = self._of(study).expected.pop(trial_number, None)
+        if expected is not None and values and list(values) != [expected]:
+            _logger.warning(
+                "Trial %d returned %r, but the fitness of its individual is %r, which selection "
+                "goes by: return step.fitness.",
+                trial_number,
+                values[0],
+                expected,
+            )
         held = self._of(study).slots.get(trial_number)
         if held is None:
             return

@@ -447,6 +447,11 @@ def _as_state(anchor: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, T
 
 def _refuse_fixed_parameters(trial: Trial) -> None:
     """An individual's hyperparameters are part of its plan; a trial cannot bring others."""
+    if getattr(trial, "study", None) is None:
+        raise StudyError(
+            f"An ESGDTrainer needs a trial of a study, got {type(trial).__name__}: an individual "
+            "is trained within a population. To try it, use a small study in memory."
+        )
     if trial._fixed_params:
         raise StudyError(
             "enqueue_trial cannot choose hyperparameters for an ESGDTrainer: they are planned for "

@@ -39,6 +39,10 @@ class HeldSlots(Protocol):
         """Forget a slot that is finished or given back."""
         ...
 
+    def expect(self, study: optuna.Study, trial_number: int, value: float) -> None:
+        """Know what a trial whose SGD step is finished is to return."""
+        ...
+
 
 class RunningTrials(Protocol):
     """Trials that workers stand by; those of dead workers fail."""

@@ -33,7 +33,7 @@ from optuna_esgd.trainer.iterate_mean import IterateMean
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress
-from optuna_esgd.trainer.rates import scaled_rates
+from optuna_esgd.trainer.rates import multiplied_rates
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes, replace_trial
 from optuna_esgd.trainer.spending import Spending, counted
@@ -78,7 +78,15 @@ def sgd_step(
         optimizer: Give it to have its state (momentum, ...) inherited too.
         calibrate: ``calibrate(model)`` re-estimates batch-norm statistics of bred weights.
         store: Database URL for weights; the study's own database if None.
+
+    Raises:
+        StudyError: The trial is of no study, such as a ``FixedTrial``.
     """
+    if getattr(trial, "study", None) is None:
+        raise StudyError(
+            f"sgd_step needs a trial of a study, got {type(trial).__name__}: an individual is "
+            "trained within a population. To try an objective, use a small study in memory."
+        )
     return SgdStep(trial, model, evaluate, optimizer=optimizer, calibrate=calibrate, store=store)
 
 
@@ -107,6 +115,7 @@ class SgdStep:
         self._calibrate = calibrate
         self._store = store
         self._stack = contextlib.ExitStack()
+        self._is_open = False
         self._n_epochs = 0
         self._n_evaluations = 0
         self._is_scored = False
@@ -160,6 +169,7 @@ class SgdStep:
         except BaseException as error:
             self._give_up(error)
             raise
+        self._is_open = True
         return self
 
     def epochs(self, n_epochs: int | None = None) -> Iterator[int]:
@@ -168,6 +178,11 @@ class SgdStep:
         Args:
             n_epochs: How many; the sampler's ``n_epochs`` if None.
         """
+        if not self._is_open:
+            raise StudyError(
+                "An SGD step begins and ends with its block: write `with esgd.sgd_step(...) as "
+                "step:` and loop over step.epochs() inside."
+            )
         n_epochs = self._configuration.n_epochs if n_epochs is None else n_epochs
         for number in range(n_epochs):
             self._is_scored = False
@@ -184,7 +199,14 @@ class SgdStep:
         trace: TracebackType | None,
     ) -> None:
         """Store the individual, then do the evolution step if it was its generation's last."""
+        self._is_open = False
         if error is not None:
+            if isinstance(error, optuna.TrialPruned):
+                _logger.warning(
+                    "Trial %d was pruned within its SGD step, so another trial trains the same "
+                    "individual again. A population needs no pruner: selection takes its place.",
+                    self._trial.number,
+                )
             self._give_up(error)
             return
         try:
@@ -307,7 +329,7 @@ class SgdStep:
         if self._optimizer is None:
             return contextlib.nullcontext()
         factor = rate_factor(self._configuration.rate_schedule, number, n_epochs)
-        return scaled_rates(self._optimizer, factor)
+        return multiplied_rates(self._optimizer, factor)
 
     def _score(self, model: nn.Module) -> float:
         self._n_evaluations += 1
@@ -334,6 +356,7 @@ class SgdStep:
     def _show(self) -> None:
         maximize = self._configuration.maximize
         self._fitness = shown_value(self._rule.kept_fitness, maximize=maximize)
+        self._held_slots.expect(self._trial.study, self._trial.number, self._fitness)
         finished = self._population.individual_of_trial(self._trial.number)
         if finished is not None:
             for name, value in attributes(finished, self._configuration).items():

@@ -102,6 +102,38 @@ def test_an_objective_of_ones_own_has_them_too() -> None:
     study.optimize(objective, n_trials=5)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_scheduler_of_ones_own_in_an_objective_counts(schedule: str) -> None:
+    """It multiplies what the sampler's schedule multiplies too."""
+    inputs, targets = examples("mlp", 0)
+
+    def objective(trial: optuna.Trial) -> float:
+        lr = trial.suggest_float("lr", 0.01, 0.1)
+        model = make_task().model()
+        optimizer = Watched(model.parameters(), lr)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+        def evaluate(model: torch.nn.Module) -> float:
+            return torch.nn.functional.cross_entropy(model(inputs), targets).item()
+
+        Watched.rates = []
+        with esgd.sgd_step(trial, model, evaluate, optimizer=optimizer) as step:
+            for _ in step.epochs():
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+                optimizer.step()
+                scheduler.step()
+        factors = FACTORS if schedule == "cosine" else [1.0] * N_EPOCHS
+        expected = [lr * one * 0.5**number for number, one in enumerate(factors)]
+        assert Watched.rates == pytest.approx(expected)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(lr * 0.5**N_EPOCHS)
+        return step.fitness
+
+    study = make_study(n_epochs=N_EPOCHS, rate_schedule=schedule)
+    study.optimize(objective, n_trials=5)
+    assert len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))) == 5
+
+
 def test_rates_come_back_after_a_failure() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
 

@@ -19,7 +19,7 @@ import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
-from tests.trainer.studies import make_study
+from tests.trainer.studies import make_study, make_task
 from tests.trainer.test_sgd_step import (
     build_model,
     evaluate,
@@ -96,6 +96,76 @@ def test_an_objective_without_a_step_takes_nobody_s_place(
     assert all(slot.n_failures == 0 for slot in slots)
     study.optimize(objective, n_trials=2)
     assert [t.user_attrs["generation"] for t in study.trials if t.user_attrs] == [0] * 4
+
+
+def test_what_is_asked_for_after_the_step_is_refused() -> None:
+    """It would not be inherited, and the trial had claimed another individual for it."""
+
+    def late(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        trial.suggest_float("lr", 1e-3, 1e-1, log=True)  # known already
+        trial.suggest_float("late", 0, 1)
+        return value
+
+    study = make_study()
+    study.optimize(objective, n_trials=1)
+    for _ in range(2):
+        with pytest.raises(StudyError, match="asks for a hyperparameter after its SGD step"):
+            study.optimize(late, n_trials=1)
+    study.optimize(objective, n_trials=5)
+    assert verify(open_results(study)) == []
+    assert all(slot.n_failures == 0 for slot in open_results(study).slots())
+
+
+def test_a_value_that_is_not_the_individuals_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study = make_study()
+    study.optimize(objective, n_trials=2)
+    assert "return step.fitness" not in caplog.text
+    study.optimize(lambda trial: objective(trial) * 2, n_trials=1)
+    fitness = open_results(study).individual_of_trial(2)
+    assert fitness is not None
+    assert f"Trial 2 returned {study.trials[2].value!r}, but the fitness" in caplog.text
+    assert f"is {fitness.fitness!r}" in caplog.text
+
+
+def test_pruning_within_the_step_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    def prune(trial: optuna.Trial) -> float:
+        model = build_model()
+        with esgd.sgd_step(trial, model, evaluate):
+            raise optuna.TrialPruned
+
+    study = make_study()
+    study.optimize(prune, n_trials=1)
+    assert "A population needs no pruner" in caplog.text
+    study.optimize(objective, n_trials=5)
+    assert verify(open_results(study)) == []
+
+
+@pytest.mark.parametrize("door", ["trainer", "step"])
+def test_a_trial_of_no_study_is_refused(door: str) -> None:
+    objectives: dict[str, Any] = {
+        "trainer": esgd.ESGDTrainer(make_task()),
+        "step": lambda trial: esgd.sgd_step(trial, build_model(), evaluate),
+    }
+    with pytest.raises(StudyError, match="needs a trial of a study, got FixedTrial"):
+        objectives[door](optuna.trial.FixedTrial({"lr": 0.1}))
+
+
+def test_a_step_is_a_block() -> None:
+    def without(trial: optuna.Trial) -> float:
+        step = esgd.sgd_step(trial, build_model(), evaluate)
+        return sum(step.epochs())
+
+    def afterwards(trial: optuna.Trial) -> float:
+        with esgd.sgd_step(trial, build_model(), evaluate) as step:
+            pass
+        return sum(step.epochs())
+
+    for wrong in (without, afterwards):
+        with pytest.raises(StudyError, match="begins and ends with its block"):
+            make_study().optimize(wrong, n_trials=1)
 
 
 def test_studies_that_share_a_sampler_do_not_mix() -> None:
