@@ -181,10 +181,17 @@ def perturb(
 def contains(range_: Range, value: Value) -> bool:
     """Whether the range holds the value."""
     if isinstance(range_, Choices):
-        return any(value == choice and type(value) is type(choice) for choice in range_.values)
+        return any(is_same_choice(value, choice) for choice in range_.values)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return range_.low <= value <= range_.high
+
+
+def is_same_choice(one: Value, other: Value) -> bool:
+    """Whether two choices are one: of a type and equal, NaN to NaN as well."""
+    if type(one) is not type(other):
+        return False
+    return one == other or (one != one and other != other)  # noqa: PLR0124  (NaN)
 
 
 def _multiply(range_: FloatRange | IntRange, value: float, factor: float) -> float:

@@ -14,7 +14,15 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from optuna_esgd.errors import ConfigurationError, StudyError
-from optuna_esgd.evolution.space import Choices, FloatRange, IntRange, Range, Scale, Value
+from optuna_esgd.evolution.space import (
+    Choices,
+    FloatRange,
+    IntRange,
+    Range,
+    Scale,
+    Value,
+    is_same_choice,
+)
 
 # From here on a linear range below 1 is taken for one of values that live near 1.
 _NEAR_ONE = 0.9
@@ -102,7 +110,7 @@ def plain_value(distribution: BaseDistribution, value: Value) -> Value:
     if isinstance(distribution, CategoricalDistribution):
         # To Optuna True and 1 are one choice; ranges tell them apart.
         for choice in distribution.choices:
-            if choice == value and type(choice) is type(value):
+            if is_same_choice(choice, value):
                 return choice
     plain: Value = distribution.to_external_repr(distribution.to_internal_repr(value))
     return plain

@@ -163,8 +163,12 @@ class HeldSlots:
         Raises:
             optuna.TrialPruned: All generations are done; the study is told to stop.
         """
+        mine = self._of(study)
+        mine.loop = loop
+        held = mine.slots.get(trial_number)
+        if held is not None:  # whoever waits for it, claiming, must not be waited for
+            return held
         with self._claiming:
-            self._of(study).loop = loop
             while (held := self._try(study, trial_number, loop)) is None:
                 pass
             return held

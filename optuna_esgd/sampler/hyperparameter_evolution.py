@@ -29,6 +29,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.evolution.annealing import mutation_scale
 from optuna_esgd.evolution.mating import draw_parents, roulette_weights
@@ -169,7 +171,10 @@ def next_birth(
     )
     survivors = tuple(candidates.trials[index] for index in chosen)
     wheel = roulette_weights([one.fitness for one in survivors], configuration.roulette)
-    parents = draw_parents(wheel, n_parents=configuration.n_parents, rng=rng)
+    # Whoever diverged or is infeasible has no sector, and is no parent while there are others.
+    n_with_sector = int(np.count_nonzero(wheel))
+    n_parents = min(configuration.n_parents, n_with_sector) or configuration.n_parents
+    parents = draw_parents(wheel, n_parents=n_parents, rng=rng)
     return Offspring(
         configuration=configuration,
         number=number,

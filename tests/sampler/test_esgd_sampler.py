@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from optuna_esgd.engine.configuration import Settings
 from optuna_esgd.engine.explore import ExploreSpaces
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.sampler import unwrap
+from optuna_esgd.sampler.hyperparameter_evolution import Offspring
 from optuna_esgd.sampler.proposals import ExploreSampler
 from tests.sampler.studies import conditional, make_study, run, sphere, training, values_of
 
@@ -294,6 +296,47 @@ class TestOptunaFeatures:
                 study.optimize(sphere, n_trials=1)
         assert values_of(studies[0]) == values_of(run(ESGDSampler(4, seed=0), sphere, 20))
         assert values_of(studies[1]) == values_of(studies[0])
+
+    def test_a_study_that_gets_the_id_of_a_deleted_one(self, tmp_path: Path) -> None:
+        storage = f"sqlite:///{tmp_path}/esgd.db"
+        kept = optuna.storages.RDBStorage(storage)
+        sampler = ESGDSampler(4, seed=0)
+        before = optuna.create_study(storage=kept, sampler=sampler, study_name="one")
+        before.optimize(sphere, n_trials=30)
+        optuna.delete_study(study_name="one", storage=kept)
+        after = optuna.create_study(
+            storage=kept, sampler=sampler, study_name="one", direction="maximize"
+        )
+        assert after._study_id == before._study_id
+        after.optimize(lambda trial: -sphere(trial), n_trials=30)
+        assert values_of(after) == values_of(run(ESGDSampler(4, seed=0), sphere, 30))
+
+    def test_nan_is_a_choice_like_any(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            choice = trial.suggest_categorical("x", [math.nan, 1.0, 2.0, 3.0])
+            return 0.0 if math.isnan(choice) else choice
+
+        study = run(ESGDSampler(8, seed=0), objective, 100)
+        assert sum(trial.value == 0 for trial in study.trials[50:]) > 35
+
+    def test_nobody_infeasible_is_a_parent_while_there_is_another(self) -> None:
+        sampler = ESGDSampler(4, seed=0, resample_probability=0.0)
+        study = make_study(sampler)
+        best = optuna.trial.create_trial(
+            params={"x": 0.25}, distributions={"x": FloatDistribution(0, 1)}, value=0.0
+        )
+        others = [
+            optuna.trial.create_trial(
+                params={"x": 0.9}, distributions={"x": FloatDistribution(0, 1)}, value=math.inf
+            )
+            for _ in range(30)
+        ]
+        study.add_trials([best, *others])
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        (birth,) = next(iter(sampler._births._studies[study._storage].values())).by_trial.values()
+        assert isinstance(birth, Offspring)
+        assert [birth.survivors[index].fitness for index in birth.parents] == [0.0]
 
     def test_trials_never_told_are_forgotten_in_the_end(self, monkeypatch: Any) -> None:
         monkeypatch.setattr("optuna_esgd.sampler.births._MAX_REMEMBERED", 5)

@@ -168,6 +168,32 @@ def test_a_step_is_a_block() -> None:
             make_study().optimize(wrong, n_trials=1)
 
 
+def test_who_waits_for_a_slot_does_not_hold_up_who_has_one() -> None:
+    """One thread waits at its first suggestion while two others come to their SGD step."""
+    is_asking, numbers = threading.Event(), []
+
+    def slow(trial: optuna.Trial) -> float:
+        numbers.append(trial.number)
+        if len(numbers) == 5:  # four individuals: there is none for this trial yet
+            is_asking.set()
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        model = build_model()
+        is_asking.wait(timeout=30)
+        time.sleep(0.2)
+        with esgd.sgd_step(trial, model, evaluate) as step:
+            for _ in step.epochs():
+                train_epoch(model, torch.optim.SGD(model.parameters(), lr))
+        return step.fitness
+
+    study = make_study()
+    study.optimize(objective, n_trials=4)  # so that it is known what is trained
+    runs = threading.Thread(target=lambda: study.optimize(slow, n_trials=8, n_jobs=5), daemon=True)
+    runs.start()
+    runs.join(timeout=60)
+    assert not runs.is_alive()
+    assert verify(open_results(study)) == []
+
+
 def test_studies_that_share_a_sampler_do_not_mix() -> None:
     sampler = esgd.ESGDSampler(4, seed=1, n_epochs=1)
     one = optuna.create_study(sampler=sampler)
