@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+    wait,
+)
 from typing import TypeVar
 
 import optuna
@@ -36,6 +44,8 @@ def compare(  # noqa: PLR0913  (a declaration: all by keyword)
 ) -> Comparison:
     """Run all arms with all seeds.
 
+    Where a run raises, those that other processes are at are finished and told of first.
+
     Args:
         build: Makes the benchmark of a seed. With several jobs it travels to other processes, so
             pickle must know it.
@@ -55,30 +65,50 @@ def compare(  # noqa: PLR0913  (a declaration: all by keyword)
     Raises:
         ConfigurationError: An arm is not known, or ``build`` makes something else.
     """
-    names, left = check_arms(arms), deque(seeds)
+    names = check_arms(arms)
     ledger = Ledger(name, names, has_cost="cost" in budgets, before=before)
-    ready: deque[Unit] = deque()
-    pending: dict[Future[list[Run]], Unit] = {}
-    with _workers(n_jobs) as workers:
-        while left or ready or pending:
-            while (left or ready) and len(pending) < n_jobs:
-                if ready:
-                    unit = ready.popleft()
-                    pending[workers.submit(_run_unit, build, unit, device)] = unit
-                else:
-                    seed = left.popleft()
-                    # The others are told what the reference has cost.
-                    ready += ledger.missing(seed, [REFERENCE]) or ledger.missing(seed, names)
+    ready = deque(
+        unit
+        for seed in dict.fromkeys(seeds)
+        # The others are told what the reference has cost.
+        for unit in ledger.missing(seed, [REFERENCE]) or ledger.missing(seed, names)
+    )
+    pending: dict[Future[Run], Unit] = {}
+
+    def enter(future: Future[Run]) -> Unit:
+        unit, run = pending.pop(future), future.result()
+        ledger.enter(unit, run)
+        if on_run is not None and not _is_known(unit, run):
+            on_run(run)
+        if on_progress is not None:
+            on_progress(ledger.comparison())
+        return unit
+
+    with _workers(n_jobs) as workers, _finishing(pending, enter):
+        while ready or pending:
+            while ready and len(pending) < n_jobs:
+                unit = ready.popleft()
+                pending[workers.submit(_run_unit, build, unit, device)] = unit
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                unit = pending.pop(future)
-                for run in ledger.enter(unit, future.result()):
-                    if on_run is not None:
-                        on_run(run)
-                if unit.arm == REFERENCE:
-                    ready += ledger.missing(unit.seed, names)
-                if on_progress is not None:
-                    on_progress(ledger.comparison())
+                unit = enter(future)
+                followers = names if unit.arm == REFERENCE else [unit.arm]
+                # At the front: what has begun is completed before the next seed begins.
+                ready.extendleft(reversed(ledger.missing(unit.seed, followers)))
     return ledger.comparison()
+
+
+@contextlib.contextmanager
+def _finishing(
+    pending: Mapping[Future[Run], Unit], enter: Callable[[Future[Run]], object]
+) -> Iterator[None]:
+    """Where a run raises, finish those that are under way: the pool would throw them away."""
+    try:
+        yield
+    except Exception:
+        for future in as_completed(pending):
+            if future.exception() is None:
+                enter(future)
+        raise
 
 
 def check_benchmark(made: object) -> Benchmark:
@@ -97,19 +127,19 @@ def check_benchmark(made: object) -> Benchmark:
 
 def _run_unit(
     build: Callable[[int], Benchmark], unit: Unit, device: str | torch.device | None
-) -> list[Run]:
-    """The run at equal gradients, then the one at equal cost if it is another."""
+) -> Run:
+    """The run of a unit; the known one where another would have as many epochs."""
     benchmark = check_benchmark(build(unit.seed))
-    first = unit.known
-    if first is None:
-        n_epochs = benchmark.n_epochs_each
-        first = run_arm(unit.arm, benchmark, seed=unit.seed, n_epochs=n_epochs, device=device)
-    if unit.arm == REFERENCE or unit.cost is None:
-        return [first]
-    n_epochs = epochs_at_cost(first, benchmark, unit.cost)
-    if n_epochs == first.n_epochs:
-        return [first]
-    return [first, run_arm(unit.arm, benchmark, seed=unit.seed, n_epochs=n_epochs, device=device)]
+    n_epochs = benchmark.n_epochs_each
+    if unit.known is not None and unit.cost is not None:
+        n_epochs = epochs_at_cost(unit.known, benchmark, unit.cost)
+        if n_epochs == unit.known.n_epochs:
+            return unit.known
+    return run_arm(unit.arm, benchmark, seed=unit.seed, n_epochs=n_epochs, device=device)
+
+
+def _is_known(unit: Unit, run: Run) -> bool:
+    return unit.known is not None and run.n_epochs == unit.known.n_epochs
 
 
 class _InThisProcess(Executor):

@@ -28,19 +28,19 @@ class Comparison(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What is done at a time: an arm with a seed, at one budget or two.
+    """What is done at a time: one run.
 
     Attributes:
         arm: Its name.
         seed: Of the task and the method.
-        known: The run at equal gradients, if it was done before.
-        cost: What the other run may cost; None for none, and for the reference.
+        known: The run at equal gradients; None if that is what is to be done.
+        cost: What the run at equal cost may cost; None at equal gradients.
     """
 
     arm: str
     seed: int
-    known: Run | None
-    cost: int | None
+    known: Run | None = None
+    cost: int | None = None
 
 
 class Ledger:
@@ -63,27 +63,26 @@ class Ledger:
         self._cost = {} if before is None else _by_key(before.equal_cost)
 
     def missing(self, seed: int, arms: Sequence[str]) -> list[Unit]:
-        """What of a seed is not there yet; the reference must be, if it is asked for others."""
-        reference = self._gradients.get((self._arms[0], seed))
-        cost = reference.cost if self._has_cost and reference is not None else None
-        return [
-            Unit(arm, seed, self._gradients.get((arm, seed)), cost)
-            for arm in arms
-            if (arm, seed) not in self._gradients
-            or (self._has_cost and (arm, seed) not in self._cost)
-        ]
+        """The next run of each arm that is not there yet.
 
-    def enter(self, unit: Unit, runs: Sequence[Run]) -> list[Run]:
-        """Take up the run at equal gradients, and the one at equal cost if it is another.
-
-        Returns:
-            Those that are new.
+        The reference's must be, if it is asked for others.
         """
+        units = []
+        for arm in arms:
+            known = self._gradients.get((arm, seed))
+            if known is None:
+                units.append(Unit(arm, seed))
+            elif self._has_cost and (arm, seed) not in self._cost:
+                units.append(Unit(arm, seed, known, self._gradients[self._arms[0], seed].cost))
+        return units
+
+    def enter(self, unit: Unit, run: Run) -> None:
+        """Take up the run of a unit; the reference's is that at equal cost, too."""
         key = (unit.arm, unit.seed)
-        self._gradients[key] = runs[0]
-        if self._has_cost:
-            self._cost[key] = runs[-1]
-        return list(runs if unit.known is None else runs[1:])
+        if unit.known is None:
+            self._gradients[key] = run
+        if self._has_cost and (unit.known is not None or unit.arm == self._arms[0]):
+            self._cost[key] = run
 
     def comparison(self) -> Comparison:
         """All runs, in the order of arms and seeds."""

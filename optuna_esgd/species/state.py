@@ -21,7 +21,7 @@ from optuna_esgd.errors import ConfigurationError
 _REST = "rest"
 
 # State that torch's own optimizers make in their first step only if the option is on.
-_STATE_OF_OPTION = {
+STATE_OF_OPTION = {
     "momentum": "momentum_buffer",
     "amsgrad": "max_exp_avg_sq",
     "centered": "grad_avg",
@@ -178,6 +178,6 @@ def _complete(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             entries = optimizer.state.get(parameter)
-            for option, key in _STATE_OF_OPTION.items():
+            for option, key in STATE_OF_OPTION.items():
                 if entries and group.get(option) and key not in entries:
                     entries[key] = torch.zeros_like(parameter, requires_grad=False)

@@ -71,6 +71,7 @@ AVERAGES_STEPS = False
 IS_BFLOAT16 = False
 MAXIMIZE = False
 SEED = 0
+STATE_OF_OPTION: dict[str, str] = {}
 
 # END OF SCHEDULE
 
@@ -96,17 +97,28 @@ def train(device: torch.device) -> nn.Module:
 def prepare(
     step: Step, model: nn.Module, before: torch.optim.Optimizer | None
 ) -> torch.optim.Optimizer:
-    """The optimizer of a step, and the model's dropout rate."""
+    """The optimizer of a step with the state it goes on from, and the model's dropout rate."""
     if step.dropout is not None:
         for module in model.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = step.dropout
-    if step.goes_on and before is not None:
-        for group in before.param_groups:
-            group.update(step.settings)
-        return before
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return step.optimizer(parameters, **step.settings)
+    optimizer = step.optimizer(parameters, **step.settings)
+    if step.goes_on and before is not None:
+        state = before.state_dict()["state"]
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        complete_state(optimizer)
+    return optimizer
+
+
+def complete_state(optimizer: torch.optim.Optimizer) -> None:
+    """Start state from zero that an option switched on since the step before needs."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            entries = optimizer.state.get(parameter)
+            for option, key in STATE_OF_OPTION.items():
+                if entries and group.get(option) and key not in entries:
+                    entries[key] = torch.zeros_like(parameter, requires_grad=False)
 
 
 def train_step(

@@ -17,6 +17,7 @@ from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.errors import ConfigurationError, WeightsNotFoundError
 from optuna_esgd.evolution.back_off import BackOff
 from optuna_esgd.species.base import Species
+from optuna_esgd.species.state import STATE_OF_OPTION
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.guidance import SCHEDULES, described
@@ -28,8 +29,6 @@ from optuna_esgd.trainer.task import shown_value
 # A complete program, checked like the rest of the package; parts of it are written anew.
 _PROGRAM = Path(__file__).with_name("plain_training.py")
 _BEGIN, _END = "# SCHEDULE\n", "# END OF SCHEDULE\n"
-# Options whose optimizers keep other state: a change between two steps begins state afresh.
-_SHAPES_STATE = (bool, str, type(None))
 
 
 def export_schedule(
@@ -91,6 +90,7 @@ def export_schedule(
         "IS_BFLOAT16": task.precision == "bfloat16",
         "MAXIMIZE": configuration.maximize,
         "SEED": configuration.seed,
+        "STATE_OF_OPTION": STATE_OF_OPTION,
     }
     program = _PROGRAM.read_text(encoding="utf-8").replace(
         "HEADER.", _header(study.study_name, line[-1], configuration), 1
@@ -135,7 +135,6 @@ def _steps(
     """The schedule in Python, a comment before each step."""
     written: list[str] = []
     is_carried = False  # whether the state so far has come through steps that are left out
-    last: dict[str, Any] = {}
     for one in line:
         about = _about(one, configuration)
         is_carried = is_carried and one.inherits_optimizer_state
@@ -151,7 +150,7 @@ def _steps(
             _torch_name(own, one),
             _dictionary(settings, one),
             f"n_epochs={n_epochs}",
-            f"goes_on={is_carried and _shape(settings) == _shape(last)}",
+            f"goes_on={is_carried}",
         ]
         if configuration.average_steps and one.inherits_optimizer_state:
             parts.append("is_ahead=True")
@@ -159,7 +158,7 @@ def _steps(
             parts.append(f"dropout={one.hyperparameters['dropout']!r}")
         written.append(f"    # {about}")
         written.append("    Step(\n        " + ",\n        ".join(parts) + ",\n    ),")
-        is_carried, last = configuration.inherit_optimizer_state, settings
+        is_carried = configuration.inherit_optimizer_state
     return written
 
 
@@ -212,10 +211,6 @@ def _literal(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     return repr(value)
-
-
-def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if isinstance(v, _SHAPES_STATE)}
 
 
 def _plain_task(trainer: ESGDTrainer) -> SupervisedTask:

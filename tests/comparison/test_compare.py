@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_an_interrupted_comparison_goes_on(comparison: Comparison, tmp_path: Pat
         nonlocal n_progressed
         n_progressed += 1
         write_json(so_far, path)
-        if n_progressed == 4:  # the first seed, and the reference of the second
+        if n_progressed == 6:  # the first seed, and the reference of the second
             raise KeyboardInterrupt
 
     arguments = {"arms": ["pbt", "single"], "seeds": [0, 1], "name": "lines"}
@@ -84,6 +85,46 @@ def test_an_interrupted_comparison_goes_on(comparison: Comparison, tmp_path: Pat
     whole = compare(build, **arguments, before=before, on_run=told.append)
     assert {(run.arm, run.seed) for run in told} == {("pbt", 1), ("single", 1)}
     assert timeless(whole) == timeless(comparison)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_is_kept_where_the_other_of_its_arm_does_not_end(
+    comparison: Comparison, error: type[BaseException]
+) -> None:
+    n_scored, told, progress = 0, [], []
+
+    def build_failing(seed: int) -> esgd.Benchmark:
+        benchmark = build(seed)
+
+        def test(model: nn.Module) -> Mapping[str, float]:
+            nonlocal n_scored
+            n_scored += 1
+            if n_scored == 3:  # after the reference, and the arm at equal gradients
+                raise error("the third")
+            return benchmark.test(model)
+
+        return replace(benchmark, test=test)
+
+    arguments = {"arms": ["single"], "seeds": [0], "name": "lines"}
+    with pytest.raises(error, match="the third"):
+        compare(build_failing, **arguments, on_run=told.append, on_progress=progress.append)
+    assert [run.arm for run in told] == ["esgd", "single"]
+    before = progress[-1]
+    assert before.equal_gradients == {"esgd": told[:1], "single": told[1:]}
+    assert before.equal_cost == {"esgd": told[:1]}
+    whole = compare(build, **arguments, before=before, on_run=told.append)
+    assert [run.arm for run in told] == ["esgd", "single", "single"]
+    expected = timeless(comparison)
+    for budget in ("equal_gradients", "equal_cost"):
+        for arm, runs in getattr(timeless(whole), budget).items():
+            assert runs == getattr(expected, budget)[arm][:1]
+
+
+def test_the_run_at_equal_cost_is_the_same_where_it_has_as_many_epochs() -> None:
+    told: list[Run] = []
+    made = compare(build, arms=["unaveraged"], seeds=[0], on_run=told.append)
+    assert [run.arm for run in told] == ["esgd", "unaveraged"]
+    assert made.equal_cost == made.equal_gradients
 
 
 def test_equal_cost_can_follow_later(comparison: Comparison) -> None:
@@ -108,6 +149,24 @@ def test_runs_of_other_arms_and_seeds_are_kept(comparison: Comparison) -> None:
 def test_several_processes_do_the_same(comparison: Comparison) -> None:
     shared = compare(NAMED, arms=["pbt", "single"], seeds=[0, 1], name="lines", n_jobs=2)
     assert timeless(shared) == timeless(comparison)
+
+
+@pytest.mark.slow
+def test_what_other_processes_are_at_is_kept_where_a_run_raises() -> None:
+    failing = NamedBenchmark(f"{Path(__file__).parent / 'benchmarks.py'}:build_but_the_first")
+    told: list[Run] = []
+    progress: list[Comparison] = []
+    with pytest.raises(RuntimeError, match="no first seed"):
+        compare(
+            failing,
+            arms=[],
+            seeds=range(4),
+            n_jobs=2,
+            on_run=told.append,
+            on_progress=progress.append,
+        )
+    assert [run.seed for run in told] == [1]  # and nothing was begun after that
+    assert progress[-1].equal_gradients == {"esgd": told}
 
 
 def with_layer(layer: type[nn.Module]) -> esgd.Benchmark:

@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import optuna_esgd as esgd
 from optuna_esgd.engine.individual import Individual, Reference
 from optuna_esgd.errors import ConfigurationError, WeightsNotFoundError
 from optuna_esgd.evolution.randomness import derive_seed
-from optuna_esgd.species import SGD, Adam, Species
+from optuna_esgd.species import SGD, Adam, RMSprop, Species
 from optuna_esgd.trainer.schedule import epochs_kept
 from optuna_esgd.trainer.seeding import seeded
 from tests.trainer.models import N_EXAMPLES, examples
@@ -76,6 +77,22 @@ def save_start(study: optuna.Study, task: esgd.SupervisedTask, folder: Path) -> 
     torch.save((examples("mlp", 0), examples("mlp", 1)), folder / "data.pt")
 
 
+def check_script(
+    study: optuna.Study, trainer: esgd.ESGDTrainer, task: esgd.SupervisedTask, folder: Path
+) -> None:
+    """Where the founder began, it ends with the weights of the best."""
+    path = esgd.export_schedule(study, trainer, folder / "train.py")
+    save_start(study, task, folder)
+    fill_in(path)
+    done = run_script(path)
+    assert done.returncode == 0, done.stderr
+    ended = torch.load(folder / "end.pt")
+    best = esgd.load_best(study, task.build_model()).state_dict()
+    for name, tensor in best.items():
+        torch.testing.assert_close(ended[name], tensor, rtol=1e-3, atol=1e-4)
+    assert float(done.stdout.split()[-1]) == pytest.approx(study.best_value, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_the_script_keeps_the_means_that_the_lineage_kept(tmp_path: Path) -> None:
     """One example again and again, so that order does not matter; rates so high that it swings."""
@@ -125,16 +142,34 @@ def test_the_script_trains_as_the_lineage_did(
     study = make_study(n_offspring=0, **settings)
     trainer = esgd.ESGDTrainer(task, species=species)
     study.optimize(trainer, n_trials=16)
-    path = esgd.export_schedule(study, trainer, tmp_path / "train.py")
-    save_start(study, task, tmp_path)
-    fill_in(path)
-    done = run_script(path)
-    assert done.returncode == 0, done.stderr
-    ended = torch.load(tmp_path / "end.pt")
-    best = esgd.load_best(study, task.build_model()).state_dict()
-    for name, tensor in best.items():
-        torch.testing.assert_close(ended[name], tensor, rtol=1e-3, atol=1e-4)
-    assert float(done.stdout.split()[-1]) == pytest.approx(study.best_value, rel=1e-3)
+    check_script(study, trainer, task, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("species", "option"),
+    [
+        (SGD(lr=(1e-3, 1e-2), momentum=0.9, nesterov=[True, False]), "nesterov"),
+        (Adam(lr=(1e-3, 1e-2), amsgrad=[True, False]), "amsgrad"),
+        (RMSprop(lr=(1e-3, 1e-2), centered=[True, False]), "centered"),
+    ],
+    ids=["nesterov", "amsgrad", "centered"],
+)
+def test_state_goes_on_where_an_option_changes(
+    tmp_path: Path, species: Species, option: str
+) -> None:
+    """What the option needs and the step before did not gather starts from zero."""
+    task = make_task("mlp", train=Items(*examples("mlp", 0)), batch_size=N_EXAMPLES)
+    settings = {"explore": "resample", "keep_probability": 0.0, "back_off": "none"}
+    study = make_study(n_offspring=0, n_epochs=3, **settings)
+    trainer = esgd.ESGDTrainer(task, species=[species])
+    study.optimize(trainer, n_trials=24)
+    check_script(study, trainer, task, tmp_path)
+    steps = runpy.run_path(str(tmp_path / "train.py"))["STEPS"]
+    assert [step.goes_on for step in steps] == [False] + [True] * 5
+    options = [step.settings[option] for step in steps]
+    assert (False, True) in pairwise(options)
+    assert (True, False) in pairwise(options)
 
 
 def test_with_recombinations(tmp_path: Path) -> None:
