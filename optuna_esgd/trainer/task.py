@@ -59,9 +59,11 @@ class Epoch:
 class Task(abc.ABC):
     """A training problem with a loop of your own: anything PyTorch can do.
 
-    torch's global generator is seeded before each call, so ordinary dropout and ``torch.rand``
-    repeat; seed other sources of randomness from ``epoch.seed``. Individuals train one after the
-    other on the device of the worker.
+    The global generators of torch, NumPy and ``random`` are seeded before each call, so ordinary
+    dropout and augmentation repeat; seed other sources of randomness from ``epoch.seed``.
+    Each epoch begins with the learning rates the trial shows: to have them fall, compute them from
+    ``epoch.number`` and ``epoch.n_epochs``. Individuals train one after the other on the device of
+    the worker.
 
     Example:
         >>> class Regression(Task):
@@ -88,7 +90,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def build_model(self) -> nn.Module:
-        """Make a freshly initialised model; called once per founder, with torch seeded."""
+        """Make a freshly initialised model; called once per founder, seeded."""
 
     @abc.abstractmethod
     def train_epoch(
