@@ -9,7 +9,6 @@ import torch
 from optuna_esgd.doctor.differences import Difference, difference, rounding
 from optuna_esgd.doctor.findings import Finding
 from optuna_esgd.doctor.patient import Patient
-from optuna_esgd.doctor.undisturbed import undisturbed
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.task import check_fitness
@@ -43,8 +42,8 @@ def examine_determinism(patient: Patient) -> Finding:
             found=f"Scored again, the weights of {n_founders} founders do not keep their fitness: "
             f"{_list(broken)}.",
             advice="Selection would keep whoever was lucky. Evaluate on fixed data in a fixed "
-            "order without augmentation, draw nothing at random (or seed NumPy and random inside "
-            "fitness), and keep no counters or caches in the task or the model.",
+            "order without augmentation, draw nothing at random (or from generators that fitness "
+            "itself makes and seeds), and keep no counters or caches in the task or the model.",
             numbers=numbers,
         )
     if rounded:
@@ -67,10 +66,10 @@ def examine_determinism(patient: Patient) -> Finding:
 
 
 def examine_randomness(patient: Patient) -> Finding:
-    """Score a model with torch's generator seeded otherwise than the run does.
+    """Score a model with global generators seeded otherwise than the run does.
 
-    A run seeds torch before every evaluation, so what is drawn there is always the same; it is
-    then the fitness of one draw, not of the model.
+    A run seeds torch, NumPy and ``random`` before every evaluation, so what is drawn there is
+    always the same; it is then the fitness of one draw, not of the model.
     """
     name = "no chance in evaluation"
     n_rows = min(_MOST_ALONE, patient.weights.n_rows)
@@ -83,15 +82,15 @@ def examine_randomness(patient: Patient) -> Finding:
         return Finding(
             examination=name,
             severity="ok",
-            found="Evaluation draws no random numbers from torch that matter.",
+            found="Evaluation draws no random numbers from torch, NumPy or random that matter.",
             numbers={"largest difference": found.largest},
         )
     return Finding(
         examination=name,
         severity="advice",
-        found=f"Fitness depends on torch's random numbers: with another seed it moves "
-        f"{found.in_words}.",
-        advice="Runs seed torch before each evaluation, so the guarantee holds, but for one draw: "
+        found=f"Fitness depends on random numbers: with another seed it moves {found.in_words}.",
+        advice="Runs seed torch, NumPy and random before each evaluation, so the guarantee holds, "
+        "but for one draw: "
         "the population learns to be good at it. Turn dropout and sampling off in evaluation "
         "mode (look for training=True in calls of dropout).",
         numbers={"largest difference": found.largest},
@@ -103,7 +102,7 @@ def _again(patient: Patient, rows: Matrix) -> Iterator[tuple[str, list[float]]]:
     workshop = patient.workshop
     yield "again", workshop.score(rows)
     yield "in reverse order", _reversed(workshop.score, rows)
-    with undisturbed(_OTHER_SEED):
+    with seeded(_OTHER_SEED):
         yield "with other random seeds", workshop.score(rows)
     patient.say("training an epoch between two evaluations")
     workshop.begin(patient.few_to_train)[1].train_epoch(0)
@@ -122,9 +121,9 @@ def _reversed(score: Callable[[Matrix], list[float]], rows: Matrix) -> list[floa
     return score(turned)[::-1]
 
 
-def _fitness(patient: Patient, row: int, torch_seed: int) -> float:
+def _fitness(patient: Patient, row: int, seed: int) -> float:
     model = patient.model(row).eval()
-    with torch.no_grad(), seeded(torch_seed):
+    with torch.no_grad(), seeded(seed):
         value = patient.task.fitness(model)
     return check_fitness(value, maximize=patient.configuration.maximize)
 

@@ -19,10 +19,10 @@ from optuna_esgd.doctor.leakage import examine_leakage
 from optuna_esgd.doctor.patient import Patient, Say, prepare
 from optuna_esgd.doctor.repetition import examine_breeding, examine_training
 from optuna_esgd.doctor.space import examine_space
-from optuna_esgd.doctor.undisturbed import undisturbed
 from optuna_esgd.sampler import ESGDSampler
 from optuna_esgd.trainer import workshop
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
+from optuna_esgd.trainer.seeding import seeded
 
 Examination = Callable[[Patient], Finding]
 
@@ -79,7 +79,7 @@ def examine(
     Raises:
         EsgdError: A worker could not begin with this trainer either.
     """
-    with undisturbed(_SEED), _said_once():
+    with seeded(_SEED), _said_once():
         patient = prepare(trainer, sampler, direction=direction, n_workers=n_workers, say=say)
         return Checkup([examination(patient) for examination in EXAMINATIONS])
 

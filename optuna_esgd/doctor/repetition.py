@@ -10,11 +10,11 @@ from torch import Tensor
 from optuna_esgd.doctor.differences import difference, rounding
 from optuna_esgd.doctor.findings import Finding
 from optuna_esgd.doctor.patient import Patient
-from optuna_esgd.doctor.undisturbed import undisturbed
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.genome.dtypes import bits
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.trainer.progress import Progress, describe, resume
+from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.sgd import Training
 
 _TRAINING = "same training, same bits"
@@ -32,9 +32,9 @@ def examine_training(patient: Patient) -> Finding:
     members = patient.few_to_train
     patient.say("training two epochs twice, the second time from a checkpoint")
     first, second = _begin(patient, members), _begin(patient, members)
-    with undisturbed(patient.configuration.seed):
+    with seeded(patient.configuration.seed):
         first.train_epoch(0)
-    with undisturbed(_OTHER_SEED):
+    with seeded(_OTHER_SEED):
         second.train_epoch(0)
     again = _compare(patient, first, second)
     progress = [Progress(birth_fitness=0.0) for _ in members]
@@ -82,7 +82,7 @@ def examine_breeding(patient: Patient) -> Finding:
     patient.say(f"breeding {len(offspring)} offspring twice")
     workshop, another = patient.workshop, patient.another_worker()
     first = workshop.births.weights(offspring)
-    with undisturbed(_OTHER_SEED):
+    with seeded(_OTHER_SEED):
         second = another.births.weights(offspring)
     apart = _distance(first, second)
     numbers: dict[str, float | int | str | None] = {"distance": apart}

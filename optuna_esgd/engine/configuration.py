@@ -42,7 +42,7 @@ ADDED_FIELDS: Mapping[str, Any] = {
 }
 
 # What older studies do not say of their task.
-_ADDED_WORDS = frozenset({"loss", "metric"})
+_ADDED_WORDS = frozenset({"anchor", "loss", "metric"})
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {

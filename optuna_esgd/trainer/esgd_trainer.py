@@ -33,7 +33,9 @@ from optuna_esgd.trainer.births import Ancestors, Births
 from optuna_esgd.trainer.calibration import Calibration
 from optuna_esgd.trainer.direction import check_direction, warn_of_direction
 from optuna_esgd.trainer.diversity import check_cohort
+from optuna_esgd.trainer.examples import digest_of
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
+from optuna_esgd.trainer.first_examples import check_builds_anew, check_examples
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
 from optuna_esgd.trainer.loop import WorkLoop, worker_name
 from optuna_esgd.trainer.seeding import seeded
@@ -143,8 +145,8 @@ class ESGDTrainer:
         self._mutation = resolve_mutation(mutation)
         check_can_ask(self._mutation, task)
         self.diversity = resolve_diversity(diversity)
-        self.described = self._describe()
         self._anchor = _as_state(anchor)
+        self.described = self._describe()
         self._cohort_size = cohort_size
         self._backend = None if backend == "auto" else backend
         self.device = _usable_device(device)
@@ -252,8 +254,8 @@ class ESGDTrainer:
             directions: Of the study to come.
 
         Raises:
-            ConfigurationError: See ``SupervisedTask.check_examples``; or the model is not for one
-                of the species or the mutation; or the study would go the wrong way.
+            ConfigurationError: See ``trainer.first_examples``; or the model is not for one of the
+                species or the mutation; or the study would go the wrong way.
         """
         model = self._build_model()
         self._check_model(model, directions)
@@ -266,9 +268,10 @@ class ESGDTrainer:
         check_can_move(self._mutation, model)
 
     def _check_examples(self, model: nn.Module) -> None:
+        check_builds_anew(self._build_model, model)
         if isinstance(self.task, SupervisedTask):
-            with seeded(0):  # which leaves torch's random numbers as they are
-                self.task.check_examples(model)
+            with seeded(0):  # which leaves random numbers as they are
+                check_examples(self.task, model, device=self.device)
 
     def workshop(
         self, ancestors: Ancestors, configuration: Configuration, layout: Layout
@@ -331,6 +334,7 @@ class ESGDTrainer:
             **{f"species {name!r}": repr(one) for name, one in self.species.items()},
             **{f"task's {name!r}": repr(range_) for name, range_ in self.task.space.items()},
             **{name: repr(choice) for name, choice in choices.items() if choice is not None},
+            "anchor": _describe_anchor(self._anchor),
             **self.task.describe(),
         }
 
@@ -443,6 +447,10 @@ def _as_state(anchor: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, T
         f"anchor must be a model or its state dict, got {type(anchor).__name__}. Load files "
         "first, e.g. with safetensors.torch.load_file."
     )
+
+
+def _describe_anchor(anchor: Mapping[str, Tensor] | None) -> str:
+    return "none" if anchor is None else digest_of(anchor[name] for name in sorted(anchor))
 
 
 def _refuse_fixed_parameters(trial: Trial) -> None:

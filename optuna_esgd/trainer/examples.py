@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,12 +94,7 @@ class ExampleSet:
         """Number of examples, and a digest where they are tensors."""
         if self.tensors is None:
             return f"{len(self)} examples"
-        digest = xxhash.xxh3_64()
-        for tensor in self.tensors:
-            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-            content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(content.numpy().data)
-        return f"{len(self)} examples {digest.hexdigest()}"
+        return f"{len(self)} examples {digest_of(self.tensors)}"
 
     def first(self, n_batches: int) -> ExampleSet:
         """The first batches, as examples of their own."""
@@ -162,6 +157,16 @@ class ExampleSet:
         items = [self._dataset[int(index)] for index in indices]  # type: ignore[index]
         inputs, targets = self._collate(items)
         return _to_device(inputs, device), _to_device(targets, device)
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Of types, shapes and contents, in their order; it finds changes, not forgery."""
+    digest = xxhash.xxh3_64()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(content.numpy().data)
+    return digest.hexdigest()
 
 
 def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:

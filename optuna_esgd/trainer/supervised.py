@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, SupportsFloat, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +39,6 @@ def name_of(criterion: Criterion) -> str:
 
 
 _CALIBRATION_EXAMPLES = 2048
-_CPU = torch.device("cpu")
-
-_logger = logging.getLogger(__name__)
 
 
 class SupervisedTask(Task):
@@ -114,6 +109,11 @@ class SupervisedTask(Task):
                 f"precision must be 'float32' or 'bfloat16', got {precision!r}."
             )
         for name, criterion in {"loss": loss, "metric": metric}.items():
+            if isinstance(criterion, type):
+                raise ConfigurationError(
+                    f"{name} must be a function of (outputs, targets), got the class "
+                    f"{criterion.__name__}: write {name}={criterion.__name__}()."
+                )
             if criterion is not None and not callable(criterion):
                 raise ConfigurationError(
                     f"{name} must be a function of (outputs, targets), got {criterion!r}."
@@ -273,66 +273,6 @@ class SupervisedTask(Task):
                 return
             yield inputs, targets
             n_seen += len(targets)
-
-    def check_examples(self, model: nn.Module) -> None:
-        """Try two examples, so that what cannot work is refused before anything is trained.
-
-        Args:
-            model: On the CPU; its gradients are not kept.
-
-        Raises:
-            ConfigurationError: Examples are of another floating-point type than the model's, and
-                it does not take them; or loss or metric is not one number.
-        """
-        for name, examples in {"train": self.train, "validation": self.validation}.items():
-            inputs, targets = examples.take(torch.arange(min(2, len(examples))), _CPU)
-            self._check_precision(model, name, inputs, targets)
-            self._check_number(model, "loss", self.loss, inputs, targets)
-        if self.metric is not None:
-            self._check_number(model, "metric", self.metric, inputs, targets)
-
-    def _check_precision(self, model: nn.Module, name: str, inputs: Any, targets: Any) -> None:
-        mine = {one.dtype for one in model.parameters() if one.is_floating_point()}
-        parts = {f"inputs of {name}": inputs, f"targets of {name}": targets}
-        others = {
-            name: part.dtype
-            for name, part in parts.items()
-            if isinstance(part, Tensor) and part.is_floating_point() and part.dtype not in mine
-        }
-        if not (mine and others):
-            return
-        try:
-            with self.autocast(_CPU):
-                loss = self.loss(model(inputs), targets)
-            loss.backward()
-        except RuntimeError as error:
-            found = " and ".join(f"{name} are {dtype}" for name, dtype in others.items())
-            raise ConfigurationError(
-                f"The model's weights are {', '.join(map(str, mine))}, but the {found}: "
-                f"{str(error).splitlines()[0]}. Convert the examples first, e.g. "
-                "torch.as_tensor(inputs).float(), or the model, e.g. model.double()."
-            ) from None
-        finally:
-            model.zero_grad(set_to_none=True)
-
-    def _check_number(
-        self, model: nn.Module, name: str, criterion: Criterion, inputs: Any, targets: Any
-    ) -> None:
-        try:
-            with evaluation_mode(model), torch.no_grad(), self.autocast(_CPU):
-                value: object = criterion(model(inputs), targets)
-        # Such as of a model for GPUs; whatever is wrong with it, training will say it better.
-        except Exception:
-            _logger.debug("The %s could not be tried.", name, exc_info=True)
-            return
-        shape = getattr(value, "shape", ())
-        if math.prod(shape) != 1 or not isinstance(value, SupportsFloat):
-            got = f"a tensor of shape {tuple(shape)}" if shape else type(value).__name__
-            raise ConfigurationError(
-                f"{name} must be one number per batch, the mean over its examples; "
-                f"{name_of(criterion)} returned {got} for {len(targets)} examples. Return e.g. "
-                "values.mean()."
-            )
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context forward passes run in."""

@@ -25,6 +25,18 @@ sampler = esgd.ESGDSampler(population_size=4, n_epochs=2, n_generations=3, seed=
 _TINY = 1e-7
 
 
+class DrawsFromItsOwn(OwnLoop):
+    """From a generator that nobody else can seed."""
+
+    def fitness(self, model: nn.Module) -> float:
+        return super().fitness(model) + 0.1 * float(np.random.default_rng().random())
+
+
+class DrawsALittleFromItsOwn(OwnLoop):
+    def fitness(self, model: nn.Module) -> float:
+        return super().fitness(model) * (1 + _TINY * random.Random().random())
+
+
 class DrawsFromNumpy(OwnLoop):
     def fitness(self, model: nn.Module) -> float:
         return super().fitness(model) + 0.1 * float(np.random.rand())
@@ -32,7 +44,7 @@ class DrawsFromNumpy(OwnLoop):
 
 class DrawsFromPython(OwnLoop):
     def fitness(self, model: nn.Module) -> float:
-        return super().fitness(model) * (1 + _TINY * random.random())
+        return super().fitness(model) + 0.1 * random.random()
 
 
 class CountsEvaluations(OwnLoop):
@@ -68,12 +80,12 @@ class EvaluatesInTraining(OwnLoop):
         return super().fitness(model)
 
 
-class ShufflesByNumpy(OwnLoop):
+class ShufflesByItsOwn(OwnLoop):
     def train_epoch(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: esgd.Epoch
     ) -> None:
         inputs, targets = examples(64, seed=0)
-        for rows in np.array_split(np.random.permutation(64), 8):
+        for rows in np.array_split(np.random.default_rng().permutation(64), 8):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
             optimizer.step()
@@ -81,7 +93,7 @@ class ShufflesByNumpy(OwnLoop):
 
 class CalibratesAtRandom(OwnLoop):
     def calibrate(self, model: nn.Module) -> None:
-        inputs, _ = examples(32, seed=int(np.random.randint(1000)))
+        inputs, _ = examples(32, seed=int(np.random.default_rng().integers(1000)))
         model.train()
         with torch.no_grad():
             model(inputs)
@@ -175,12 +187,14 @@ def _f1(outputs: Tensor, targets: Tensor) -> Tensor:
     return 1 - 2 * n_right / (is_said.sum() + is_so.sum()).clamp(min=1)
 
 
+draws_from_its_own = _trainer(DrawsFromItsOwn)
+draws_a_little_from_its_own = _trainer(DrawsALittleFromItsOwn)
 draws_from_numpy = _trainer(DrawsFromNumpy)
 draws_from_python = _trainer(DrawsFromPython)
 counts_evaluations = _trainer(CountsEvaluations)
 remembers_training = _trainer(RemembersTraining)
 evaluates_in_training = _trainer(EvaluatesInTraining)
-shuffles_by_numpy = _trainer(ShufflesByNumpy)
+shuffles_by_its_own = _trainer(ShufflesByItsOwn)
 calibrates_at_random = _trainer(CalibratesAtRandom)
 never_steps = _trainer(NeverSteps)
 drops_out = _trainer(lambda: make_task(model=DropsOut))

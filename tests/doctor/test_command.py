@@ -32,7 +32,7 @@ def test_a_healthy_trainer(
 
 
 def test_an_ill_trainer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", f"{ILL}:draws_from_numpy"]) == 1
+    assert main(["doctor", f"{ILL}:draws_from_its_own"]) == 1
     said = capsys.readouterr().out
     assert f"{BREAKS} same weights, same fitness." in said
     assert "→ Selection would keep whoever was lucky." in said

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import torch
@@ -19,7 +16,7 @@ import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError
 from optuna_esgd.evolution.space import FloatRange, IntRange
 from optuna_esgd.species import SGD, Adam, Species
-from optuna_esgd.store.opening import find_population, open_results
+from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
@@ -291,117 +288,18 @@ def interrupt(*_arguments: object) -> None:
     raise KeyboardInterrupt
 
 
-def double(part: Tensor) -> Tensor:
-    return part.double() if part.is_floating_point() else part
-
-
-@pytest.mark.parametrize("name", ["train", "validation"])
-@pytest.mark.parametrize("kind", ["tensors", "dataset"])
-def test_examples_of_another_precision_are_refused_before_training(kind: str, name: str) -> None:
-    inputs, targets = (double(part) for part in examples("mlp", 0))
-    given: Any = (inputs, targets)
-    if kind == "dataset":
-        given = DataLoader(TensorDataset(inputs, targets), batch_size=8)
-    study = make_study()
-    message = rf"the inputs of {name} are torch\.float64.*\.float\(\)"
-    with pytest.raises(ConfigurationError, match=message):
-        study.optimize(esgd.ESGDTrainer(make_task(**{name: given})), n_trials=1)
-    assert find_population(study, None) is None
-
-
-def test_targets_of_another_precision_are_refused_before_training() -> None:
-    """The loss can be computed, but not its gradient."""
-    inputs, _ = examples("mlp", 0)
-    targets = MODELS["mlp"][0]()(inputs).detach().double()
-    task = make_task(train=(inputs, targets), loss=nn.functional.huber_loss)
-    with pytest.raises(ConfigurationError, match=r"targets of train are torch\.float64"):
-        make_study().optimize(esgd.ESGDTrainer(task), n_trials=1)
-
-
-def test_a_model_that_converts_its_inputs_may_have_them_as_it_likes() -> None:
-    train, validation = (
-        tuple(double(part) for part in examples("mlp", number)) for number in (0, 1)
-    )
-    task = make_task(train=train, validation=validation, model=Converting)
-    study = make_study()
-    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
-    assert len(study.trials) == 4
-
-
-class Converting(nn.Module):
-    """Takes any precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = MODELS["mlp"][0]()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.inner(inputs.float())
-        return outputs
-
-
-def by_example(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs.argmax(-1) == targets).float()
-
-
-def as_text(outputs: Tensor, targets: Tensor) -> Any:
-    return f"{accuracy(outputs, targets):.2f}"
-
-
-def nothing(outputs: Tensor, targets: Tensor) -> Any:
-    return None
-
-
 @pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"metric": by_example}, r"by_example returned a tensor of shape \(2,\) for 2"),
-        ({"metric": as_text}, "metric must be one number .* as_text returned str"),
-        ({"metric": nothing}, "nothing returned NoneType"),
-        (
-            {"metric": accuracy, "loss": nn.CrossEntropyLoss(reduction="none")},
-            r"loss must be one number .* CrossEntropyLoss returned a tensor of shape \(2,\)",
-        ),
-    ],
+    ("first", "second"), [(None, 0), (0, None), (0, 1)], ids=["none", "none here", "another"]
 )
-def test_what_is_not_one_number_is_refused_before_training(
-    given: dict[str, Any], message: str
-) -> None:
-    study = make_study(direction="maximize")
-    with pytest.raises(ConfigurationError, match=message):
-        study.optimize(esgd.ESGDTrainer(make_task(**given)), n_trials=1)
-    assert find_population(study, None) is None
-
-
-@pytest.mark.parametrize(
-    "convert",
-    [
-        float,
-        Tensor.numpy,
-        lambda value: np.float32(value.item()),
-        lambda value: Fraction(value.item()),
-        lambda value: value.view(1, 1),
-    ],
-)
-def test_a_metric_may_return_any_number(convert: Callable[[Tensor], Any]) -> None:
-    def metric(outputs: Tensor, targets: Tensor) -> Any:
-        return convert(accuracy(outputs, targets))
-
-    task = make_task(metric=metric)
-    study = make_study(direction="maximize")
-    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
-    assert study.best_value == task.fitness(esgd.load_best(study, task.build_model()))
-
-
-def test_what_cannot_be_tried_on_two_examples_is_not_refused() -> None:
-    def metric(outputs: Tensor, targets: Tensor) -> Tensor:
-        if len(targets) == 2:
-            raise ValueError("Only one class is present.")
-        return accuracy(outputs, targets)
-
-    study = make_study(direction="maximize")
-    study.optimize(esgd.ESGDTrainer(make_task(metric=metric)), n_trials=4)
-    assert len(study.trials) == 4
+def test_a_study_remembers_its_anchor(first: int | None, second: int | None) -> None:
+    torch.manual_seed(0)
+    models = [make_task().build_model() for _ in range(2)]
+    anchors = [None if one is None else models[one] for one in (first, second)]
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(make_task(), anchor=anchors[0]), n_trials=1)
+    study.optimize(esgd.ESGDTrainer(make_task(), anchor=anchors[0]), n_trials=1)
+    with pytest.raises(ConfigurationError, match="anchor is"):
+        study.optimize(esgd.ESGDTrainer(make_task(), anchor=anchors[1]), n_trials=1)
 
 
 @pytest.mark.parametrize("changed", ["metric", "loss"])

@@ -1,0 +1,260 @@
+"""What cannot work is refused before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import optuna_esgd as esgd
+from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.store.opening import find_population
+from tests.trainer.models import MODELS, examples
+from tests.trainer.studies import make_study, make_task
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == targets).float().mean()
+
+
+def double(part: Tensor) -> Tensor:
+    return part.double() if part.is_floating_point() else part
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+@pytest.mark.parametrize("kind", ["tensors", "dataset"])
+def test_examples_of_another_precision_are_refused_before_training(kind: str, name: str) -> None:
+    inputs, targets = (double(part) for part in examples("mlp", 0))
+    given: Any = (inputs, targets)
+    if kind == "dataset":
+        given = DataLoader(TensorDataset(inputs, targets), batch_size=8)
+    study = make_study()
+    message = rf"the inputs of {name} are torch\.float64.*\.float\(\)"
+    with pytest.raises(ConfigurationError, match=message):
+        study.optimize(esgd.ESGDTrainer(make_task(**{name: given})), n_trials=1)
+    assert find_population(study, None) is None
+
+
+def test_targets_of_another_precision_are_refused_before_training() -> None:
+    """The loss can be computed, but not its gradient."""
+    inputs, _ = examples("mlp", 0)
+    targets = MODELS["mlp"][0]()(inputs).detach().double()
+    task = make_task(train=(inputs, targets), loss=nn.functional.huber_loss)
+    with pytest.raises(ConfigurationError, match=r"targets of train are torch\.float64"):
+        make_study().optimize(esgd.ESGDTrainer(task), n_trials=1)
+
+
+def test_a_model_that_converts_its_inputs_may_have_them_as_it_likes() -> None:
+    train, validation = (
+        tuple(double(part) for part in examples("mlp", number)) for number in (0, 1)
+    )
+    task = make_task(train=train, validation=validation, model=Converting)
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    assert len(study.trials) == 4
+
+
+class Converting(nn.Module):
+    """Takes any precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = MODELS["mlp"][0]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(inputs.float())
+        return outputs
+
+
+def by_example(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == targets).float()
+
+
+def as_text(outputs: Tensor, targets: Tensor) -> Any:
+    return f"{accuracy(outputs, targets):.2f}"
+
+
+def nothing(outputs: Tensor, targets: Tensor) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metric": by_example}, r"by_example returned a tensor of shape \(2,\) for 2"),
+        ({"metric": as_text}, "metric must be one number .* as_text returned str"),
+        ({"metric": nothing}, "nothing returned NoneType"),
+        (
+            {"metric": accuracy, "loss": nn.CrossEntropyLoss(reduction="none")},
+            r"loss must be one number .* CrossEntropyLoss returned a tensor of shape \(2,\)",
+        ),
+    ],
+)
+def test_what_is_not_one_number_is_refused_before_training(
+    given: dict[str, Any], message: str
+) -> None:
+    study = make_study(direction="maximize")
+    with pytest.raises(ConfigurationError, match=message):
+        study.optimize(esgd.ESGDTrainer(make_task(**given)), n_trials=1)
+    assert find_population(study, None) is None
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        float,
+        Tensor.numpy,
+        lambda value: np.float32(value.item()),
+        lambda value: Fraction(value.item()),
+        lambda value: value.view(1, 1),
+    ],
+)
+def test_a_metric_may_return_any_number(convert: Callable[[Tensor], Any]) -> None:
+    def metric(outputs: Tensor, targets: Tensor) -> Any:
+        return convert(accuracy(outputs, targets))
+
+    task = make_task(metric=metric)
+    study = make_study(direction="maximize")
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    assert study.best_value == task.fitness(esgd.load_best(study, task.build_model()))
+
+
+def test_what_cannot_be_tried_on_two_examples_is_not_refused() -> None:
+    def metric(outputs: Tensor, targets: Tensor) -> Tensor:
+        if len(targets) == 2:
+            raise ValueError("Only one class is present.")
+        return accuracy(outputs, targets)
+
+    study = make_study(direction="maximize")
+    study.optimize(esgd.ESGDTrainer(make_task(metric=metric)), n_trials=4)
+    assert len(study.trials) == 4
+
+
+INPUTS, TARGETS = examples("mlp", 0)
+
+
+class Named(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Items by name, as some libraries have them."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"x": INPUTS[index], "y": TARGETS[index]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"validation": (INPUTS[:, :4], TARGETS)},
+            r"examples of validation \(inputs: torch.float32 of shape \(2, 4\); targets: torch.int",
+        ),
+        ({"train": (INPUTS, TARGETS + 7)}, "first examples of train .*IndexError: Target"),
+        ({"train": Named()}, r"first examples of train \(inputs: str; targets: str\): TypeError"),
+        (
+            {"validation": (INPUTS, TARGETS.float()), "metric": nn.functional.nll_loss},
+            "metric of a new model cannot be computed on the first examples of validation",
+        ),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_before_training(
+    given: dict[str, Any], message: str
+) -> None:
+    study = make_study()
+    with pytest.raises(ConfigurationError, match=message):
+        study.optimize(esgd.ESGDTrainer(make_task(**given)), n_trials=1)
+    assert find_population(study, None) is None
+
+
+def test_a_model_for_whole_batches_is_not_refused() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = MODELS["mlp"][0]()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self.inner(inputs.view(8, 6))
+            return outputs
+
+    task = make_task(model=Whole, batch_size=8, evaluation_batch_size=8)
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task, backend="rows"), n_trials=4)
+    assert len(study.trials) == 4
+
+
+def add_up(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+@pytest.mark.parametrize("name", ["loss", "metric"])
+def test_a_sum_is_refused_before_training(name: str) -> None:
+    message = f"{name} must be the mean over a batch, but add_up returned the sum"
+    with pytest.raises(ConfigurationError, match=message):
+        make_study().optimize(esgd.ESGDTrainer(make_task(**{name: add_up})), n_trials=1)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda outputs, targets: outputs.var(),  # of one example there is none
+        lambda outputs, targets: 0 * outputs.sum(),
+        lambda outputs, targets: (outputs - outputs.mean(0)).square().mean(),
+        lambda outputs, targets: torch.linalg.norm(outputs, dim=1).mean(),
+    ],
+)
+def test_what_is_no_sum_is_not_refused(metric: Any) -> None:
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(make_task(metric=metric)), n_trials=1)
+    assert len(study.trials) == 1
+
+
+def test_a_loss_that_is_not_finite_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    task = make_task(train=(INPUTS * torch.nan, TARGETS))
+    study = make_study()
+    with caplog.at_level(logging.WARNING, "optuna_esgd"):
+        study.optimize(esgd.ESGDTrainer(task), n_trials=1)
+    assert "loss of a new model on the first examples of train is nan" in caplog.text
+
+
+def test_a_criterion_is_no_class() -> None:
+    with pytest.raises(ConfigurationError, match=r"write loss=CrossEntropyLoss\(\)"):
+        make_task(loss=nn.CrossEntropyLoss)
+
+
+@pytest.mark.parametrize("door", ["declared", "own"])
+def test_one_model_for_all_is_refused_before_training(door: str) -> None:
+    model = MODELS["mlp"][0]()
+    task = make_task(model=lambda: model)
+    if door == "own":
+
+        class Own(esgd.Task):
+            def build_model(self) -> nn.Module:
+                return model
+
+            def train_epoch(self, model: Any, optimizer: Any, epoch: esgd.Epoch) -> None:
+                pass
+
+            def fitness(self, model: nn.Module) -> float:
+                return 0.0
+
+        task = Own()  # type: ignore[assignment]
+    study = make_study()
+    with pytest.raises(ConfigurationError, match="returned the same model twice"):
+        study.optimize(esgd.ESGDTrainer(task), n_trials=1)
+    assert find_population(study, None) is None
+
+
+def test_models_may_share_what_is_frozen() -> None:
+    backbone = nn.Linear(6, 6).requires_grad_(False)
+    task = make_task(model=lambda: nn.Sequential(backbone, nn.Linear(6, 3)))
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task), n_trials=1)
+    assert len(study.trials) == 1
