@@ -155,7 +155,7 @@ class Named(torch.utils.data.Dataset[dict[str, Tensor]]):
     [
         (
             {"validation": (INPUTS[:, :4], TARGETS)},
-            r"examples of validation \(inputs: torch.float32 of shape \(2, 4\); targets: torch.int",
+            r"of validation \(inputs: torch.float32 of shape \(2, 4\); targets: torch.int",
         ),
         ({"train": (INPUTS, TARGETS + 7)}, "first examples of train .*IndexError: Target"),
         ({"train": Named()}, r"first examples of train \(inputs: str; targets: str\): TypeError"),
