@@ -16,6 +16,8 @@ _SIGNALS = tuple(
 def stopping_on_signals(stop: Callable[[int], None]) -> Iterator[list[int]]:
     """Call ``stop`` with how many signals have come whenever one comes, instead of dying.
 
+    Signals that were ignored before stay so: ``nohup`` wants it for hang-ups.
+
     Yields:
         The signals that have come, in order.
     """
@@ -25,7 +27,11 @@ def stopping_on_signals(stop: Callable[[int], None]) -> Iterator[list[int]]:
         came.append(number)
         stop(len(came))
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    before = {
+        number: signal.signal(number, handle)
+        for number in _SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield came
     finally:
