@@ -61,6 +61,8 @@ class WorkerProcess:
             raise WorkerError(f"{self.name} ended with status {status}:\n{words}")
         self._report(f"{self.name} died (status {status}) and is started again.")
         self._start()
+        if self._is_stopped:  # by a signal in the lines above: it reached the dead one only
+            self._process.terminate()
         return False
 
     def stop(self) -> None:

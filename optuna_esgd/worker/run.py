@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 
@@ -66,15 +66,13 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
             worker.stop() if n_signals == 1 else worker.kill()
 
     with stopping_on_signals(stop) as signals, PopulationProgress(loop, console) as progress:
-        workers += _start(workplace, devices, checkpoint_seconds, console)
-        is_told = False
         try:
-            while [worker for worker in workers if not worker.is_done()]:
-                if signals and not is_told:  # here: a handler may not print
-                    is_told = True
-                    console.log("Waiting for the workers to save; a second Ctrl-C ends them now.")
-                progress.update()
-                time.sleep(_POLL_SECONDS)
+            for worker in _start(workplace, devices, checkpoint_seconds, console):
+                workers.append(worker)
+                if signals:  # one that came while it was being started has not reached it
+                    worker.stop()
+                    break
+            _watch(workers, signals, progress, console)
         finally:
             for worker in workers:
                 worker.stop()
@@ -99,17 +97,32 @@ def count_cohorts(loop: WorkLoop) -> int:
 
 def _start(
     workplace: Workplace, devices: list[str], checkpoint_seconds: float, console: Console
-) -> list[WorkerProcess]:
+) -> Iterator[WorkerProcess]:
+    """Start one worker on each device, when the next one is asked for."""
     variables = {**environment(len(devices)), **_urls(workplace)}
-    return [
-        WorkerProcess(
+    for number, device in enumerate(devices):
+        yield WorkerProcess(
             f"worker {number}",
             worker_command(workplace, device, checkpoint_seconds),
             variables,
             lambda text: console.log(text, markup=False, highlight=False),
         )
-        for number, device in enumerate(devices)
-    ]
+
+
+def _watch(
+    workers: Sequence[WorkerProcess],
+    signals: Sequence[int],
+    progress: PopulationProgress,
+    console: Console,
+) -> None:
+    """Show how it goes on until all have ended."""
+    is_told = False
+    while [worker for worker in workers if not worker.is_done()]:
+        if signals and not is_told:  # here: a handler may not print
+            is_told = True
+            console.log("Waiting for the workers to save; a second Ctrl-C ends them now.")
+        progress.update()
+        time.sleep(_POLL_SECONDS)
 
 
 def worker_command(workplace: Workplace, device: str, checkpoint_seconds: float) -> list[str]:

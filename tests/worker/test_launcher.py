@@ -49,6 +49,31 @@ if not mark.exists():
     assert said == ["worker 0 died (status 7) and is started again."]
 
 
+def test_one_that_is_told_to_end_while_it_is_started_again_ends(tmp_path: Path) -> None:
+    mark = tmp_path / "died"
+    code = f"""
+import pathlib, sys, time
+mark = pathlib.Path({str(mark)!r})
+if mark.exists():
+    time.sleep(600)
+mark.touch()
+sys.exit(7)
+"""
+    said: list[str] = []
+
+    def report(text: str) -> None:
+        said.append(text)
+        worker.stop()  # as the handler of a signal that comes at this moment
+
+    worker = WorkerProcess("worker 0", [sys.executable, "-c", code], dict(os.environ), report)
+    try:
+        until(worker.is_done)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert said == ["worker 0 died (status 7) and is started again."]
+
+
 def test_one_that_keeps_dying_is_given_up_with_its_last_words() -> None:
     said: list[str] = []
     worker = begin("raise SystemExit('no GPU left')", said)
