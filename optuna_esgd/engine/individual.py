@@ -205,6 +205,14 @@ class Facts:
     individuals: tuple[Individual, ...] = ()
     slots: tuple[Slot, ...] = ()
 
+    @property
+    def n_generations_begun(self) -> int:
+        """How many generations somebody has begun to train; the plan alone begins none."""
+        return max(
+            (slot.key.generation + bool(slot.attempt or slot.key.round) for slot in self.slots),
+            default=0,
+        )
+
     def in_round(self, round_: int) -> tuple[Individual, ...]:
         """The individuals of one round, by number."""
         return tuple(one for one in self.individuals if one.reference.round == round_)

@@ -382,7 +382,7 @@ class ESGDTrainer:
             check_cohort(self.diversity, cohort_size)
         population, configuration = self._open_population(study, cohort_size, first_backend)
         population.check_layout(layout.to_json())
-        _announce_generations(study, configuration.n_generations)
+        _announce_generations(study, population, configuration.n_generations)
         store = WriteBehind(population)
         workshop = self.workshop(store, configuration, layout)
         workshop.worker_name = worker_name
@@ -420,8 +420,13 @@ class ESGDTrainer:
         return calibration.choose()
 
 
-def _announce_generations(study: optuna.Study, n_generations: int | None) -> None:
-    if study.user_attrs.get(GENERATIONS_ATTRIBUTE) != n_generations:
+def _announce_generations(
+    study: optuna.Study, population: Population, n_generations: int | None
+) -> None:
+    """Say when the study ends, unless others have begun to train generations after that."""
+    if study.user_attrs.get(GENERATIONS_ATTRIBUTE) == n_generations:
+        return
+    if n_generations is None or n_generations >= population.facts().n_generations_begun:
         study.set_user_attr(GENERATIONS_ATTRIBUTE, n_generations)
 
 

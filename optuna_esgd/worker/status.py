@@ -54,7 +54,7 @@ class Status(NamedTuple):
         study_name: As the user gave it.
         numbers: The key numbers.
         history: What the plots are made of.
-        n_generations: K, if anybody has said so.
+        n_generations: K, if anybody has said so; no less than have been begun.
         round: The latest round of the latest generation; 0 trains, the others score offspring.
         is_over: Whether all generations are done, their evolution steps too.
         slots: How many of the round's slots are free, claimed, finished.
@@ -86,6 +86,8 @@ def read_status(study: optuna.Study, *, store: str | None = None) -> Status:
     facts, chronicle = population.facts(), population.chronicle()
     history = history_of(chronicle, population.configuration, study.study_name)
     n_generations = study.user_attrs.get(GENERATIONS_ATTRIBUTE)
+    if n_generations is not None:  # others may go on after the end that was announced last
+        n_generations = max(n_generations, facts.n_generations_begun)
     per_minute = _rate(chronicle.spans, history.population_size)
     return Status(
         study_name=study.study_name,

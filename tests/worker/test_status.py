@@ -145,3 +145,31 @@ def test_a_generation_that_was_planned_too_early_is_not_trained() -> None:
     shown = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert len(shown) == 8
     assert read_status(study).is_over
+
+
+@pytest.mark.parametrize(
+    ("is_late", "n_generations"),
+    [(True, 3), (False, 2)],  # who comes early says 1, and is found wrong later
+)
+@pytest.mark.parametrize("settings", [{}, {"asynchronous": True}])
+def test_who_comes_for_fewer_generations_ends_nobody_elses(
+    is_late: bool, n_generations: int, settings: dict[str, Any]
+) -> None:
+    study = make_study(n_generations=3, **settings)
+    loop = esgd.ESGDTrainer(make_task()).open(study)
+
+    def open_for_one_generation() -> None:
+        study.sampler = esgd.ESGDSampler(4, seed=1, n_epochs=2, n_generations=1, **settings)
+        esgd.ESGDTrainer(make_task()).open(study)
+
+    if not is_late:
+        open_for_one_generation()
+    while loop.population.facts().generation < 1:
+        loop.act(loop.decide())
+    take(loop.population, SlotKey(1, 0, 0))
+    if is_late:
+        open_for_one_generation()
+    status = read_status(study)
+    assert (status.n_generations, status.is_over) == (n_generations, False)
+    assert f"generation   0 (of 0 to {n_generations - 1})" in text_of(study)
+    assert "1 claimed" in text_of(study)
