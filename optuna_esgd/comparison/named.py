@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.trainer.named_files import load_named_file
+from optuna_esgd.trainer.named_files import NamedFile, load_named_file
+from optuna_esgd.trainer.user_code import blamed_on_the_file
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,18 @@ class NamedBenchmark:
     text: str
 
     def __call__(self, seed: int) -> Any:
-        """What the function makes of a seed."""
-        return self.find()(seed)
-
-    def find(self) -> Callable[[int], Any]:
-        """The function.
+        """What the function makes of a seed.
 
         Raises:
-            ConfigurationError: There is no such file, or no such function in it.
+            ConfigurationError: There is no such file, no such function in it, or either raises.
         """
-        return _find(self.text)
+        file = _find(self.text)
+        with blamed_on_the_file(file.path):
+            return file.found(seed)
 
 
 @cache
-def _find(text: str) -> Callable[[int], Any]:
+def _find(text: str) -> NamedFile:
     file = load_named_file(text, "the benchmark", "digits_esgd.py:mlp")
     if not callable(file.found):
         raise ConfigurationError(
@@ -51,4 +49,4 @@ def _find(text: str) -> Callable[[int], Any]:
         ) from None
     except ValueError:  # a callable that does not say what it takes
         pass
-    return file.found  # type: ignore[no-any-return]
+    return file

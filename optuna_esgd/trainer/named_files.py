@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.user_code import blamed_on_the_file
 
 
 class NamedFile(NamedTuple):
@@ -52,7 +53,8 @@ def load_named_file(text: str, what: str, example: str) -> NamedFile:
         example: How that may be named.
 
     Raises:
-        ConfigurationError: The text does not name a Python file, or the file has no such name.
+        ConfigurationError: The text does not name a Python file, the file has no such name, or
+            running it raised.
     """
     path, name = split_name(text, what, example)
     specification = importlib.util.spec_from_file_location(path.stem, path)
@@ -62,7 +64,8 @@ def load_named_file(text: str, what: str, example: str) -> NamedFile:
     # As for a script: its neighbours can be imported, and what it defines is found by its name.
     sys.path.insert(0, str(path.parent))
     sys.modules[path.stem] = module
-    specification.loader.exec_module(module)
+    with blamed_on_the_file(path):
+        specification.loader.exec_module(module)
     return NamedFile(path, module, name, look_up(path, module, name))
 
 

@@ -17,6 +17,7 @@ from optuna_esgd.store.engines import is_in_memory, parse_url
 from optuna_esgd.store.storages import create_storage, load_study
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.named_files import NamedFile, load_named_file
+from optuna_esgd.trainer.user_code import blamed_on_the_file
 
 # What is looked for in the file that is named, and an example.
 TRAINER = ("the trainer", "train.py:trainer")
@@ -50,7 +51,7 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
     """Load the trainer, and load or make the study.
 
     Raises:
-        ConfigurationError: The file does not define what it should.
+        ConfigurationError: The file raises, or does not define what it should.
         StudyError: Nobody has said how many generations there are, or the study is there
             already and goes the other way.
         StorageError: The database cannot be reached.
@@ -102,7 +103,7 @@ def load_trainer(
         n_generations: None for what the file's sampler says, if it does.
 
     Raises:
-        ConfigurationError: The file does not define what it should.
+        ConfigurationError: The file raises, or does not define what it should.
     """
     file = load_named_file(trainer, *TRAINER)
     found = _find_trainer(file)
@@ -132,7 +133,7 @@ def open_trained(
         device: Where to train; None for the first GPU, or the CPU.
 
     Raises:
-        ConfigurationError: The file does not define what it should.
+        ConfigurationError: The file raises, or does not define what it should.
         StudyError: There is no such study.
         StorageError: The database cannot be reached, or is not there.
     """
@@ -154,7 +155,8 @@ def _find_trainer(file: NamedFile) -> ESGDTrainer:
                 "that makes one; it takes arguments. (An objective with esgd.sgd_step has no "
                 "trainer: study.optimize runs it.)"
             )
-        found = found()
+        with blamed_on_the_file(file.path):
+            found = found()
     if not isinstance(found, ESGDTrainer):
         raise ConfigurationError(
             f"{path} must define {name} as an ESGDTrainer, or as a function without arguments "

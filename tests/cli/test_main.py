@@ -140,3 +140,26 @@ def test_errors_are_one_line_without_passwords(
 def test_unknown_study(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", url, "--study", "unknown"]) == 2
     assert "unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        ("worker", "import nowhere"),
+        ("run", "def trainer(): raise ValueError('out of cheese')"),
+        ("doctor", "trainer = ("),
+        ("compare", "def trainer(seed): raise ValueError('out of cheese')"),
+    ],
+)
+def test_a_file_that_raises_is_wrong_use(
+    command: str, lines: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(lines)
+    options = ["--study", "s", "--storage", f"sqlite:///{tmp_path}/esgd.db"]
+    arguments = options if command in ("worker", "run") else []
+    assert main([command, f"{path}:trainer", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"optuna-esgd: {path} cannot be used. Line 1 raised "
+    )
+    assert list(tmp_path.glob("*.db")) == []

@@ -104,6 +104,54 @@ def test_what_is_no_trainer_is_refused(workplace: Workplace, trainer: str, messa
 
 
 @pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("x = 1\ntrainer = (", r"Line 2 raised SyntaxError: '\(' was never closed"),
+        ("x = 1\nimport nowhere", "Line 2 raised ModuleNotFoundError: No module named 'nowhere'"),
+        ("def f():\n    raise ValueError\n\nf()", "Line 2 raised ValueError$"),
+        ("import json\n\njson.loads('{')", "Line 3 raised JSONDecodeError: Expecting property"),
+        ("def trainer():\n    return 1 / 0", "Line 2 raised ZeroDivisionError: division by zero"),
+        ("trainer = lambda: {}['x']", "Line 1 raised KeyError: 'x'"),
+    ],
+)
+def test_a_file_that_raises_is_said_with_its_line(
+    workplace: Workplace, tmp_path: Path, lines: str, message: str
+) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(lines)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        open_workplace(replace(workplace, trainer=f"{path}:trainer"))
+    assert str(caught.value).startswith(f"{path} cannot be used.")
+    assert type(caught.value.__cause__).__name__ in message
+
+
+def test_errors_of_a_neighbour_name_the_line_that_imports_it(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    (tmp_path / "neighbour_of_train.py").write_text("\n\n\nx = )")
+    (tmp_path / "train.py").write_text("x = 1\nimport neighbour_of_train")
+    with pytest.raises(ConfigurationError, match=r"Line 2 .*\(neighbour_of_train.py, line 4\)$"):
+        open_workplace(replace(workplace, trainer=f"{tmp_path}/train.py:trainer"))
+
+
+def test_errors_of_this_package_come_as_they_are(workplace: Workplace, tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text("import optuna_esgd as esgd\ntrainer = esgd.ESGDTrainer(7)")
+    with pytest.raises(ConfigurationError, match=r"^task must be a Task"):
+        open_workplace(replace(workplace, trainer=f"{path}:trainer"))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_file_may_end_the_process(
+    workplace: Workplace, tmp_path: Path, kind: type[BaseException]
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(f"raise {kind.__name__}")
+    with pytest.raises(kind):
+        open_workplace(replace(workplace, trainer=f"{path}:trainer"))
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"n_generations": 0},
