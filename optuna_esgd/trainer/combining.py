@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -107,12 +108,23 @@ def ensemble(
             averaged as they are. None for what torch's own loss functions and modules expect,
             and values with any other loss.
         store: Where weights are, if not in the study's database.
+
+    Raises:
+        ConfigurationError: ``n_members`` is not a number of members, or see ``Ensemble``.
     """
+    if n_members is not None and not _is_count(n_members):
+        raise ConfigurationError(
+            f"n_members must be a whole number >= 1, or None for all, got {n_members!r}."
+        )
     kitchen = Kitchen(study, task, store)
     members = kitchen.members[:n_members]
     models = [load_weights(task.build_model(), kitchen.read(member)) for member in members]
     kind = outputs_of(task) if outputs is None else outputs
     return kitchen.score(Ensemble(models, kind), len(models))
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool) and number >= 1
 
 
 class Ensemble(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -126,6 +127,21 @@ def test_an_ensemble_of_the_last_population(
     assert one.value == pytest.approx(members(study)[0].fitness, rel=1e-5)
     values = esgd.ensemble(study, task, outputs="values")
     assert values.value != pytest.approx(together.value, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_members", [0, -1, True, 2.0, "2"])
+def test_an_ensemble_of_no_number_of_members_is_refused(
+    n_members: Any, study: optuna.Study, task: esgd.SupervisedTask
+) -> None:
+    with pytest.raises(ConfigurationError, match=f">= 1, or None for all, got {n_members!r}"):
+        esgd.ensemble(study, task, n_members=n_members)
+
+
+def test_an_ensemble_of_more_than_there_are_is_of_all(
+    study: optuna.Study, task: esgd.SupervisedTask
+) -> None:
+    n_members: Any = np.int64(2 * N_MEMBERS)
+    assert esgd.ensemble(study, task, n_members=n_members).n_members == N_MEMBERS
 
 
 def test_results_are_compared(study: optuna.Study, task: esgd.SupervisedTask) -> None:
