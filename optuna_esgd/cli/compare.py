@@ -123,6 +123,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> list[Budget]:
     """Refuse impossible arguments before anything is trained; the budgets that are named."""
     from optuna_esgd.comparison.ledger import BUDGETS  # noqa: PLC0415
+    from optuna_esgd.trainer.results import checked_target  # noqa: PLC0415
 
     for name, value in {"--seeds": parsed.seeds, "--jobs": parsed.jobs}.items():
         if value < 1:
@@ -136,6 +137,6 @@ def _check(parsed: argparse.Namespace) -> list[Budget]:
     if parsed.figure is not None and parsed.figure.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"--figure writes a page, FILE.html, got {parsed.figure.name}.")
     for path in (parsed.json, parsed.figure):  # not only after hours of training
-        if path is not None and not path.parent.is_dir():
-            raise ConfigurationError(f"There is no folder {path.parent} to write {path.name} to.")
+        if path is not None:
+            checked_target(path)
     return [budget for budget in BUDGETS if budget in named]

@@ -60,6 +60,7 @@ def load_individual(
     (``esgd.pin``).
 
     Raises:
+        ConfigurationError: ``trial`` is none.
         WeightsNotFoundError: The trial has no individual, or its weights were collected.
     """
     population = open_results(study, store)
@@ -77,6 +78,7 @@ def pin(
     """Keep a trial's weights for good, or no longer.
 
     Raises:
+        ConfigurationError: ``trial`` is none.
         WeightsNotFoundError: The trial has no individual, or its weights were collected already.
     """
     population = open_results(study, store)
@@ -99,6 +101,10 @@ def export(
     """Write the weights of the best individual, or of a trial, to a ``.safetensors`` file.
 
     The file is written beside its place and then moved there, so that it is whole or absent.
+
+    Raises:
+        ConfigurationError: ``trial`` is none, or see ``checked_target``.
+        WeightsNotFoundError: The trial has no individual, or its weights were collected.
     """
     population = open_results(study, store)
     individual = find_individual(population, trial)
@@ -112,17 +118,29 @@ def write_tensors(
     """Write tensors to a ``.safetensors`` file, whole or not at all.
 
     Raises:
-        ConfigurationError: There is no such folder.
+        ConfigurationError: See ``checked_target``.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
+    target = checked_target(path)
     partial = target.with_name(target.name + ".partial")
     with partial.open("wb") as file:
         # Of our own making: the same tensors are the same bytes, texts beside them included.
         for piece in Snapshot(*encode(tensors, metadata)).cut_file():
             file.write(piece)
     partial.replace(target)
+    return target
+
+
+def checked_target(path: str | os.PathLike[str]) -> Path:
+    """The file that is to be written.
+
+    Raises:
+        ConfigurationError: It is a folder, or would be in one that is not there.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise ConfigurationError(f"{target} is a folder; name the file to write in it.")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
     return target
 
 
@@ -188,6 +206,7 @@ def find_individual(population: Population, trial: int | FrozenTrial | None) -> 
     """The individual a trial shows; the best one if there is none.
 
     Raises:
+        ConfigurationError: ``trial`` is none.
         WeightsNotFoundError: The trial has no individual, or nobody has finished yet.
     """
     return find_best(population) if trial is None else _of_trial(population, trial)
@@ -206,7 +225,11 @@ def find_best(population: Population) -> Individual:
 
 
 def _of_trial(population: Population, trial: int | FrozenTrial) -> Individual:
-    number = trial if isinstance(trial, int) else trial.number
+    number: object = getattr(trial, "number", trial)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigurationError(
+            f"trial must be a trial's number, or a trial such as study.best_trial, got {trial!r}."
+        )
     individual = population.individual_of_trial(number)
     if individual is None:
         raise WeightsNotFoundError(f"Trial {number} has no individual in this study.")

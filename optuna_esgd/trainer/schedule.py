@@ -21,7 +21,7 @@ from optuna_esgd.species.state import STATE_OF_OPTION
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.guidance import SCHEDULES, described
-from optuna_esgd.trainer.results import find_individual
+from optuna_esgd.trainer.results import checked_target, find_individual
 from optuna_esgd.trainer.spaces import of_species
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import shown_value
@@ -68,9 +68,7 @@ def export_schedule(
             f"A schedule is written with the ESGDTrainer of the run, got {type(trainer).__name__}."
         )
     task = _plain_task(trainer)
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
+    target = checked_target(path)
     population = open_results(study, trainer.store)
     configuration = trainer.check_configuration(population.configuration)
     everyone = {one.reference: one for one in population.individuals()}

@@ -78,6 +78,11 @@ def test_export_into_nowhere(url: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert "There is no folder" in capsys.readouterr().err
 
 
+def test_export_to_a_folder(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", url, "--study", "s", "--output", str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder; name the file" in capsys.readouterr().err
+
+
 def test_export_writes_safetensors(url: str, tmp_path: Path) -> None:
     target = tmp_path / "best.safetensors"
     assert main(["export", url, "--study", "s", "--output", str(target)]) == 0

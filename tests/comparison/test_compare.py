@@ -343,6 +343,7 @@ def with_a_wrong_recipe(seed: int) -> esgd.Benchmark:
         ([f"{__file__}:x", "--budgets", "time"], "must be gradients, or gradients,cost"),
         ([f"{__file__}:x", "--budgets", "cost"], "must be gradients, or gradients,cost"),
         ([f"{__file__}:x", "--json", "/nowhere/c.json"], "There is no folder /nowhere"),
+        ([f"{__file__}:x", "--json", "/tmp"], "/tmp is a folder; name the file to write in it"),
     ],
 )
 def test_the_command_refuses_before_it_trains(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import optuna_esgd as esgd
-from optuna_esgd.errors import StudyError, WeightsNotFoundError
+from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundError
 from optuna_esgd.store.opening import open_results
 from tests.trainer.models import MODELS
 from tests.trainer.studies import make_study, make_task
@@ -58,6 +59,21 @@ def test_old_weights_are_collected_unless_pinned(task: esgd.SupervisedTask) -> N
         esgd.load_individual(study, gone[0].trial_number, task.build_model())
     with pytest.raises(WeightsNotFoundError, match="Trial 999"):
         esgd.load_individual(study, 999, task.build_model())
+
+
+def test_what_is_no_trial_is_refused(tmp_path: Path) -> None:
+    study, task = make_study(), make_task()
+    study.optimize(esgd.ESGDTrainer(task), n_trials=4)
+    wrong: list[Any] = ["2", 2.0, True]
+    for trial in wrong:
+        with pytest.raises(ConfigurationError, match=f"a trial's number, .*got {trial!r}"):
+            esgd.pin(study, trial)
+        with pytest.raises(ConfigurationError, match="a trial's number"):
+            esgd.load_individual(study, trial, task.build_model())
+        with pytest.raises(ConfigurationError, match="a trial's number"):
+            esgd.export(study, tmp_path / "x.safetensors", trial=trial)
+    assert list(tmp_path.iterdir()) == []
+    esgd.pin(study, study.best_trial)
 
 
 def test_export_is_a_safetensors_file(
