@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.worker.signals import INTERRUPTED
 
 if TYPE_CHECKING:
     from optuna_esgd.comparison.ledger import Budget
@@ -67,7 +68,6 @@ def _compare(parsed: argparse.Namespace) -> int:
     from optuna_esgd.comparison.named import NamedBenchmark  # noqa: PLC0415
     from optuna_esgd.comparison.report import read_description, read_json, tables, write_json  # noqa: PLC0415
     from optuna_esgd.comparison.runs import Run  # noqa: PLC0415
-    from optuna_esgd.worker.run import INTERRUPTED  # noqa: PLC0415
 
     arms, budgets = check_arms([arm for arm in parsed.arms.split(",") if arm]), _check(parsed)
 

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import optuna
+from typing import TYPE_CHECKING
 
 from optuna_esgd import __version__
 from optuna_esgd.cli.after import add_after_commands
@@ -16,6 +15,10 @@ from optuna_esgd.cli.compare import add_compare_command
 from optuna_esgd.cli.doctor import add_doctor_command
 from optuna_esgd.cli.workers import add_worker_commands
 from optuna_esgd.errors import EsgdError
+from optuna_esgd.worker.signals import INTERRUPTED
+
+if TYPE_CHECKING:
+    import optuna
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,15 +26,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 if all is well, 1 if ``verify`` found a lie or ``doctor`` that the
-        guarantee would not hold, 2 for errors.
+        guarantee would not hold, 2 for errors, 130 where Ctrl-C ended it.
     """
     parsed = _parser().parse_args(arguments)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        status: int = parsed.run(parsed)
+        return _execute(parsed)
     except EsgdError as error:
         print(f"optuna-esgd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # often while torch is imported, which takes seconds
+        return INTERRUPTED
+
+
+def _execute(parsed: argparse.Namespace) -> int:
+    import optuna  # noqa: PLC0415
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    status: int = parsed.run(parsed)
     return status
 
 

@@ -30,8 +30,8 @@ from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.luggage import name_on_nodes, pack_luggage
 from optuna_esgd.worker.progress import PopulationProgress
 from optuna_esgd.worker.ray_crew import Crew
-from optuna_esgd.worker.run import INTERRUPTED, count_cohorts
-from optuna_esgd.worker.signals import stopping_on_signals
+from optuna_esgd.worker.run import count_cohorts
+from optuna_esgd.worker.signals import INTERRUPTED, stopping_on_signals
 
 _KNOCK_SECONDS = 10.0
 

@@ -17,11 +17,10 @@ from optuna_esgd.worker.environment import STORAGE_VARIABLE, STORE_VARIABLE
 from optuna_esgd.worker.launcher import WorkerProcess
 from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.progress import PopulationProgress
-from optuna_esgd.worker.signals import stopping_on_signals
+from optuna_esgd.worker.signals import INTERRUPTED, stopping_on_signals
 from optuna_esgd.worker.work import work_until_stopped
 
 _POLL_SECONDS = 0.2
-INTERRUPTED = 130
 _STOPPED = "Stopped. Nothing is lost: the same command goes on."
 
 

@@ -168,3 +168,16 @@ def test_a_file_that_raises_is_wrong_use(
         f"optuna-esgd: {path} cannot be used. Line 1 raised "
     )
     assert list(tmp_path.glob("*.db")) == []
+
+
+@pytest.mark.parametrize("command", ["worker", "run", "doctor", "compare"])
+def test_ctrl_c_before_the_work_begins_is_no_traceback(
+    command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Here while the user's file is imported; torch before it takes longer."""
+    path = tmp_path / "slow.py"
+    path.write_text("raise KeyboardInterrupt")
+    options = ["--study", "s", "--storage", f"sqlite:///{tmp_path}/esgd.db"]
+    arguments = options if command in ("worker", "run") else []
+    assert main([command, f"{path}:trainer", *arguments]) == 130
+    assert capfd.readouterr().err == ""

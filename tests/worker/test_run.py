@@ -13,7 +13,8 @@ import pytest
 from optuna_esgd.worker import run as running
 from optuna_esgd.worker.launcher import WorkerProcess
 from optuna_esgd.worker.loading import Workplace
-from optuna_esgd.worker.run import INTERRUPTED, run
+from optuna_esgd.worker.run import run
+from optuna_esgd.worker.signals import INTERRUPTED
 from tests.worker.runs import FILE
 
 
