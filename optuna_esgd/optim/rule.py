@@ -181,7 +181,7 @@ class Rule(abc.ABC):
         So a row can be trained batched now and alone later, or the other way round.
 
         Args:
-            tensors: What ``row_state`` gave.
+            tensors: What ``row_state`` gave; of what is left out nothing is named.
             shapes: The number of each parameter among the optimizer's, and its shape, in the order
                 of the row's columns.
 
@@ -190,7 +190,7 @@ class Rule(abc.ABC):
         """
         sizes = [math.prod(shape) for shape in shapes.values()]
         state = {}
-        for name in self.elementwise:
+        for name in (one for one in self.elementwise if one in tensors):
             parts = tensors[name].split(sizes)
             for (number, shape), part in zip(shapes.items(), parts, strict=True):
                 state[f"{number}.{name}"] = part.view(tuple(shape))

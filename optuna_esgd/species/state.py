@@ -68,8 +68,9 @@ def flatten_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer the state that ``flatten_state`` copied; its hyperparameters stay.
 
-    Where torch's own optimizers need state for an option that was off when the state was copied
-    (``amsgrad``, ``centered``, ``momentum``), it starts from zero.
+    Where torch's optimizers or ours need state for an option that was off when the state was copied
+    (``amsgrad``, ``centered``, ``momentum``), it starts from zero; that of an option that is off
+    is forgotten.
 
     Args:
         optimizer: Newly built, of the same class, over parameters of the same shapes.
@@ -98,8 +99,8 @@ def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor
             key: _adopt(key, value, parameters[index], groups[index])
             for key, value in sorted(state[index].items())
         }
-    if type(optimizer).__module__.startswith("torch.optim"):
-        _complete(optimizer)
+    if type(optimizer).__module__.startswith(("torch.optim", "optuna_esgd.optim")):
+        _follow_options(optimizer)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -173,11 +174,15 @@ def _adopt(key: str, value: Any, parameter: Tensor, group: Mapping[str, Any]) ->
     return value
 
 
-def _complete(optimizer: torch.optim.Optimizer) -> None:
-    """Start state from zero that an option switched on since then needs."""
+def _follow_options(optimizer: torch.optim.Optimizer) -> None:
+    """Start state from zero that an option switched on since then needs; else forget it."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             entries = optimizer.state.get(parameter)
             for option, key in STATE_OF_OPTION.items():
-                if entries and group.get(option) and key not in entries:
+                if not entries or option not in group:
+                    continue
+                if not group[option]:
+                    entries.pop(key, None)
+                elif key not in entries:
                     entries[key] = torch.zeros_like(parameter, requires_grad=False)

@@ -73,7 +73,15 @@ def open_population(
     stored = population.configuration
     told = stored if backend is None else {**stored, "backend": backend}
     configuration = _configure(study, settings, cohort_size, described, told)
-    configuration.check_same(stored)
+    try:
+        configuration.check_same(stored)
+    except ConfigurationError as error:
+        if population.best() is None:  # such as after a first run that failed
+            raise ConfigurationError(
+                f"{error} Nobody has finished training in this one, so nothing would be lost with "
+                "optuna.delete_study."
+            ) from None
+        raise
     return population, configuration
 
 

@@ -16,7 +16,7 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.optim.rule import Draws, Part, Rule, run_step
 from optuna_esgd.species.base import Species
-from optuna_esgd.species.state import flatten_state, restore_state
+from optuna_esgd.species.state import STATE_OF_OPTION, flatten_state, restore_state
 from optuna_esgd.trainer.blame import blamed_on_the_optimizer, warn_of_failure
 from optuna_esgd.trainer.cohort_memory import CohortMemory
 from optuna_esgd.trainer.compiled_step import CompiledSteps
@@ -292,6 +292,10 @@ class _RuleGroup:
         saved: Tensors = {}
         for part, shapes in zip(self.parts, self._shapes, strict=True):
             row = self._rule.row_state(part.state, position)
+            for option, key in STATE_OF_OPTION.items():
+                column = part.hyperparameters.get(option)
+                if column is not None and not column[position].any():
+                    row.pop(key, None)  # rows that train alone have none either
             saved |= self._rule.split_row_state(row, shapes)
         return {name: tensor.cpu() for name, tensor in saved.items()}
 

@@ -107,17 +107,21 @@ def prepare(
     if step.goes_on and before is not None:
         state = before.state_dict()["state"]
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        complete_state(optimizer)
+        follow_options(optimizer)
     return optimizer
 
 
-def complete_state(optimizer: torch.optim.Optimizer) -> None:
-    """Start state from zero that an option switched on since the step before needs."""
+def follow_options(optimizer: torch.optim.Optimizer) -> None:
+    """Start state from zero that an option switched on since then needs; else forget it."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             entries = optimizer.state.get(parameter)
             for option, key in STATE_OF_OPTION.items():
-                if entries and group.get(option) and key not in entries:
+                if not entries or option not in group:
+                    continue
+                if not group[option]:
+                    entries.pop(key, None)
+                elif key not in entries:
                     entries[key] = torch.zeros_like(parameter, requires_grad=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import optuna
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import optuna_esgd as esgd
+from optuna_esgd.species import SGD, CycleStabilizedSGD, EntropySGD, RMSprop, Species
 from optuna_esgd.trainer import workshop
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
@@ -37,15 +39,39 @@ def make_double_task(name: str) -> esgd.SupervisedTask:
     )
 
 
-def _train(name: str, **arguments: object) -> tuple[optuna.Study, list[torch.Tensor]]:
+def _train(
+    name: str,
+    *,
+    species: Sequence[Species] | None = None,
+    n_trials: int = 8,
+    **arguments: object,
+) -> tuple[optuna.Study, list[torch.Tensor]]:
     task = make_double_task(name)
     study = make_study(**arguments)
-    study.optimize(esgd.ESGDTrainer(task), n_trials=8)
+    study.optimize(esgd.ESGDTrainer(task, species=species), n_trials=n_trials)
     return study, final_weights(study, task)
 
 
 def _row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workshop, "why_not_batched", lambda *_: ("told so", "told so"))
+
+
+@pytest.mark.parametrize("make", [SGD, RMSprop, EntropySGD, CycleStabilizedSGD])
+def test_momentum_that_comes_and_goes(
+    make: type[Species], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it torch has no buffer, and so gathers none."""
+    runs = []
+    for is_batched in (True, False):
+        if not is_batched:
+            _row_by_row(monkeypatch)
+        species = make(lr=(1e-3, 1e-2), momentum=[0.0, 0.9])
+        settings = {"n_offspring": 0, "explore": "resample", "back_off": "none"}
+        runs.append(_train("mlp", species=[species], n_trials=24, **settings))
+    momenta = [trial.params["momentum"] for trial in runs[0][0].trials]
+    assert len(set(momenta)) == 2
+    for one, other in zip(runs[0][1], runs[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("back_off", ["step", "best"])

@@ -152,8 +152,10 @@ def test_the_script_trains_as_the_lineage_did(
         (SGD(lr=(1e-3, 1e-2), momentum=0.9, nesterov=[True, False]), "nesterov"),
         (Adam(lr=(1e-3, 1e-2), amsgrad=[True, False]), "amsgrad"),
         (RMSprop(lr=(1e-3, 1e-2), centered=[True, False]), "centered"),
+        (SGD(lr=(1e-3, 1e-2), momentum=[0.0, 0.9]), "momentum"),
+        (RMSprop(lr=(1e-3, 1e-2), momentum=[0.0, 0.9]), "momentum"),
     ],
-    ids=["nesterov", "amsgrad", "centered"],
+    ids=["nesterov", "amsgrad", "centered", "momentum", "RMSprop's momentum"],
 )
 def test_state_goes_on_where_an_option_changes(
     tmp_path: Path, species: Species, option: str
@@ -167,7 +169,7 @@ def test_state_goes_on_where_an_option_changes(
     check_script(study, trainer, task, tmp_path)
     steps = runpy.run_path(str(tmp_path / "train.py"))["STEPS"]
     assert [step.goes_on for step in steps] == [False] + [True] * 5
-    options = [step.settings[option] for step in steps]
+    options = [bool(step.settings[option]) for step in steps]
     assert (False, True) in pairwise(options)
     assert (True, False) in pairwise(options)
 

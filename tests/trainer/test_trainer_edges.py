@@ -226,6 +226,18 @@ def test_other_data_is_refused(changed: str) -> None:
         make_study(storage=storage).optimize(esgd.ESGDTrainer(other), n_trials=1)
 
 
+@pytest.mark.parametrize("n_trials", [0, 1])
+def test_a_study_that_nobody_has_trained_in_may_be_deleted(n_trials: int) -> None:
+    """Such as one that a first run has made whose data turned out to be wrong."""
+    study = make_study()
+    esgd.ESGDTrainer(make_task()).open(study)
+    study.optimize(esgd.ESGDTrainer(make_task()), n_trials=n_trials)
+    other = esgd.ESGDTrainer(make_task(batch_size=6))
+    with pytest.raises(ConfigurationError) as caught:
+        other.open(study)
+    assert ("nothing would be lost" in str(caught.value)) == (n_trials == 0)
+
+
 def test_a_loader_s_last_batch_can_be_dropped() -> None:
     loader = DataLoader(TensorDataset(*examples("batch-norm")), 23, drop_last=True)
     task = make_task("batch-norm", train=loader, batch_size=None)
