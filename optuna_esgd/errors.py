@@ -40,7 +40,7 @@ class ReplayError(EsgdError, RuntimeError):
 
 
 class WorkerError(EsgdError, RuntimeError):
-    """Workers keep dying; carries the last lines of what they said."""
+    """Workers keep dying, or user code raises at once; carries what they said last."""
 
 
 class MissingExtraError(EsgdError, ImportError):

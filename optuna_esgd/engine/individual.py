@@ -213,6 +213,11 @@ class Facts:
             default=0,
         )
 
+    @property
+    def is_anybody_trained(self) -> bool:
+        """Whether somebody has finished an SGD step."""
+        return self.generation > 0 or any(one.fitness is not None for one in self.in_round(0))
+
     def in_round(self, round_: int) -> tuple[Individual, ...]:
         """The individuals of one round, by number."""
         return tuple(one for one in self.individuals if one.reference.round == round_)

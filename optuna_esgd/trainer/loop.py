@@ -92,6 +92,9 @@ class WorkLoop:
         checkpoint_seconds: Seconds between two checkpoints of one SGD step.
         claims_ahead: Whether this worker goes on after a slot for sure, and so may claim the next
             one together with finishing it. Who stops all the same calls ``give_back``.
+        counts_first_failures: Whether user code that raises before anybody has been trained costs
+            the slot a try. Not where the worker ends with it, and is started again once it is
+            mended.
         tell: Is told of everyone in a generation when one of its rounds has ended.
         forget: Is called when some of what was told, or trained here, may not be what is stored.
     """
@@ -111,6 +114,7 @@ class WorkLoop:
         self.preemption = Preemption()
         self.checkpoint_seconds = math.inf
         self.claims_ahead = False
+        self.counts_first_failures = True
         self._claim: Claim | None = None
         self._claimed_at = 0.0  # by the monotonic clock, at the latest
         self.tell: Callable[[Sequence[Individual]], None] = lambda _everyone: None
@@ -228,6 +232,13 @@ class WorkLoop:
             self._rest = None
             self._store.release(claim)
 
+    def is_anybody_trained(self) -> bool:
+        """Whether somebody, whoever it was, has finished an SGD step in this population."""
+        if self._facts.is_anybody_trained:
+            return True
+        self._store.settle()
+        return self.population.facts().is_anybody_trained
+
     def later(self, task: Callable[[], object]) -> None:
         """Do something when all that is finished is written, while work goes on.
 
@@ -302,7 +313,8 @@ class WorkLoop:
             raise
         except Exception:
             # With the lease lost, what was needed may be collected: that is not a failure.
-            if self._store.release(claim, failure=traceback.format_exc()):
+            is_counted = self.counts_first_failures or self.is_anybody_trained()
+            if self._store.release(claim, failure=traceback.format_exc() if is_counted else None):
                 raise
             warn_of_lost_lease(claim)
             return

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 from optuna_esgd.errors import ConfigurationError, EsgdError
+
+# Where what is installed lies, this package, and what is no file ("<frozen importlib>").
+_NOT_THEIRS = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[1]),
+    "<",
+)
 
 
 @contextlib.contextmanager
@@ -34,6 +42,14 @@ def in_words(error: Exception) -> str:
     """Its kind and its text, as at the end of a traceback."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_of(error: Exception) -> str:
+    """The last line that was reached outside of what is installed: most likely the user's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [one for one in frames if not one.filename.startswith(_NOT_THEIRS)]
+    last = (theirs or frames)[-1]
+    return f"{last.filename}, line {last.lineno}, in {last.name},"
 
 
 def _line_in(path: Path, error: Exception) -> int | None:

@@ -12,11 +12,12 @@ from functools import partial
 import optuna
 
 from optuna_esgd.engine.actions import Stop, Train
-from optuna_esgd.errors import EsgdError
+from optuna_esgd.errors import EsgdError, WorkerError
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Preempted, Preemption
+from optuna_esgd.trainer.user_code import in_words, place_of
 from optuna_esgd.worker.signals import stopping_on_signals
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def work(
     """Work until all generations are done.
 
     Slots are claimed first and trials made for what is finished, so no trial exists while this
-    worker waits.
+    worker waits. User code that raises costs its slot a try; but as long as nobody has trained
+    anything, it is taken for wrong and ends the worker.
 
     Args:
         trainer: What is trained.
@@ -47,10 +49,12 @@ def work(
         False if it was asked to stop before all was done.
 
     Raises:
+        WorkerError: User code raised before anybody was trained.
         EsgdError: The study cannot be trained with this trainer.
     """
     loop = trainer.open(study)
     loop.preemption, loop.checkpoint_seconds = preemption, checkpoint_seconds
+    loop.counts_first_failures = False
     with _sparing_the_collector():
         with loop.working_ahead():
             is_done = _work(trainer, study, loop)
@@ -71,15 +75,25 @@ def _work(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) -> bool:
             break
         except EsgdError:
             raise
-        except Exception:
-            # The slot counts it, and after max_tries births stand: go on with the next.
+        except Exception as error:
             _logger.exception("Work on a slot failed; it is given back.")
+            if not loop.is_anybody_trained():
+                raise _end_with(error) from error
+            # The slot counts it, and after max_tries births stand: go on with the next.
         if isinstance(action, Train):
             loop.later(partial(trainer.show_finished, study))
         if time.monotonic() > looked_at + loop.configuration.lease_seconds:
             looked_at = time.monotonic()
             _fail_lost_trials(study, loop)
     return False
+
+
+def _end_with(error: Exception) -> WorkerError:
+    return WorkerError(
+        f"{place_of(error)} raised {in_words(error)}\nNobody has been trained in this study so "
+        "far, so the worker does not try again. Nothing is lost: mend it, and the same command "
+        "trains."
+    )
 
 
 @contextlib.contextmanager

@@ -377,3 +377,27 @@ def test_garbage_is_collected_in_every_generation_only_if_it_is_much(
     while loop.act(loop.decide()):
         pass
     assert len(collections) == expected, "the last generation is always cleared up behind"
+
+
+@pytest.mark.parametrize(
+    ("counts_first_failures", "is_anybody_trained", "n_failures"),
+    [(True, False, 1), (False, False, 0), (False, True, 1)],
+)
+def test_failures_before_anybody_is_trained_count_where_they_do_not_end_the_worker(
+    counts_first_failures: bool, is_anybody_trained: bool, n_failures: int
+) -> None:
+    def fail(individuals: Sequence[Individual]) -> list[Outcome]:
+        raise ValueError("out of cheese")
+
+    loop = make_loop(fail)
+    loop.counts_first_failures = counts_first_failures
+    action = begin(loop)
+    if is_anybody_trained:  # by somebody else, after this worker has read the facts
+        other = make_loop(population=loop.population)
+        other.decide()
+        assert other.act(Train(action.slots[1:]))
+    assert loop.is_anybody_trained() == is_anybody_trained
+    with pytest.raises(ValueError, match="cheese"):
+        loop.act(action)
+    slot = loop.population.slots()[0]
+    assert (slot.state, slot.n_failures) == ("free", n_failures)

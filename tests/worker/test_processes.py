@@ -122,6 +122,24 @@ def test_failures_of_user_code_do_not_end_a_worker(tmp_path: Path) -> None:
     assert {one.n_epochs for one in generation if one.reference.round == 0} == {0}
 
 
+@pytest.mark.parametrize("options", [("worker",), ("run", "--workers", "2")])
+def test_code_that_fails_at_once_ends_a_worker_and_nothing_is_lost(
+    options: tuple[str, ...], tmp_path: Path, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    command, *rest = options
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    for _ in range(2):
+        text = finish(start(command, url, *rest, FAIL_IN_GENERATION="0"), 2)
+        assert "in train_epoch, raised ValueError: out of cheese" in text
+        assert f"{FILE}, line " in text
+        assert "Nothing is lost" in text
+        assert "is started again" not in text
+        slots = population_of(url).slots()
+        assert {(slot.state, slot.n_failures) for slot in slots} == {("free", 0)}
+    finish(start(command, url, *rest))
+    assert result(url) == undisturbed
+
+
 def test_wrong_use_is_said_once_and_nothing_is_started(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/esgd.db"
     finish(start("worker", url))
