@@ -68,7 +68,7 @@ def flatten_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer the state that ``flatten_state`` copied; its hyperparameters stay.
 
-    Where torch's optimizers or ours need state for an option that was off when the state was copied
+    Where torch's optimizers or ours need state for an option that was off when it was copied
     (``amsgrad``, ``centered``, ``momentum``), it starts from zero; that of an option that is off
     is forgotten.
 
