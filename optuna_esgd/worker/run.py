@@ -18,7 +18,7 @@ from optuna_esgd.worker.launcher import WorkerProcess
 from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.progress import PopulationProgress
 from optuna_esgd.worker.signals import INTERRUPTED, stopping_on_signals
-from optuna_esgd.worker.work import work_until_stopped
+from optuna_esgd.worker.work import describe_end, work_until_stopped
 
 _POLL_SECONDS = 0.2
 _STOPPED = "Stopped. Nothing is lost: the same command goes on."
@@ -53,11 +53,12 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     if isinstance(loop.decide(), Stop):  # what dead workers have left is shown by this process
         console.log("There is nothing left to train.")
         status = work_until_stopped(trainer, study, checkpoint_seconds=checkpoint_seconds)
-        console.log(_all_done(loop) if status == 0 else _STOPPED)
+        console.log(describe_end(loop) if status == 0 else _STOPPED)
         return 0 if status == 0 else INTERRUPTED
     if n_workers is None:
         devices = devices[: count_cohorts(loop)]
-    console.log(f"{len(devices)} workers on {', '.join(dict.fromkeys(devices))}")
+    crew = "1 worker" if len(devices) == 1 else f"{len(devices)} workers"
+    console.log(f"{crew} on {', '.join(dict.fromkeys(devices))}")
     workers: list[WorkerProcess] = []
 
     def stop(n_signals: int) -> None:
@@ -80,12 +81,8 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     if signals:
         console.log(_STOPPED)
         return INTERRUPTED
-    console.log(_all_done(loop))
+    console.log(describe_end(loop))
     return 0
-
-
-def _all_done(loop: WorkLoop) -> str:
-    return f"All {loop.configuration.n_generations} generations are done."
 
 
 def count_cohorts(loop: WorkLoop) -> int:

@@ -17,6 +17,7 @@ from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Preempted, Preemption
+from optuna_esgd.trainer.task import shown_value
 from optuna_esgd.trainer.user_code import in_words, place_of
 from optuna_esgd.worker.signals import stopping_on_signals
 
@@ -130,6 +131,16 @@ def _show_the_rest(trainer: ESGDTrainer, study: optuna.Study, loop: WorkLoop) ->
         time.sleep(_LOOK_SECONDS)
 
 
+def describe_end(loop: WorkLoop) -> str:
+    """What has come of a run that is done."""
+    configuration, best = loop.configuration, loop.population.best()
+    done = f"All {configuration.n_generations} generations are done"
+    if best is None:
+        return f"{done}."
+    value = shown_value(best.fitness_or_inf, maximize=configuration.maximize)
+    return f"{done}. The best fitness is {value:.6g}."
+
+
 def work_until_stopped(
     trainer: ESGDTrainer, study: optuna.Study, *, checkpoint_seconds: float
 ) -> int:
@@ -159,7 +170,7 @@ def work_until_stopped(
             trainer, study, checkpoint_seconds=checkpoint_seconds, preemption=preemption
         )
     if is_done or not signals:
-        _logger.info("All generations are done.")
+        _logger.info("%s", describe_end(trainer.open(study)))
         return 0
     _logger.info("Stopped. Nothing is lost: whoever comes next goes on, or the same command.")
     return 128 + signals[0]
