@@ -83,7 +83,12 @@ def _add_workplace(parser: argparse.ArgumentParser) -> None:
 
 
 def _count_or_auto(text: str) -> int | None:
-    return None if text == "auto" else int(text)
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number or 'auto', got {text!r}") from None
 
 
 def _workplace(parsed: argparse.Namespace) -> Workplace:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.named_files import NamedFile, load_named_file
 from optuna_esgd.trainer.user_code import blamed_on_the_file
 
@@ -36,7 +37,7 @@ class NamedBenchmark:
 @cache
 def _find(text: str) -> NamedFile:
     file = load_named_file(text, "the benchmark", "digits_esgd.py:mlp")
-    if not callable(file.found):
+    if not callable(file.found) or isinstance(file.found, ESGDTrainer):
         raise ConfigurationError(
             f"{file.path.name} must define {file.name} as a function that takes a seed and "
             f"returns an esgd.Benchmark; got {type(file.found).__name__}."

@@ -26,7 +26,7 @@ from optuna_esgd.genome.codec import encode
 from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.sampler import ESGDSampler
-from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
+from optuna_esgd.trainer.batched_model import copied, why_not_batched, why_not_together
 from optuna_esgd.trainer.births import snapshot_row
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.loop import WorkLoop
@@ -287,7 +287,7 @@ def _why_by_row(
     task = trainer.task
     if not isinstance(task, SupervisedTask):
         return _NO_CUSTOM_LOOP, _NO_CUSTOM_LOOP
-    model = BatchedModel(task, build_seeded(task, configuration, device), device)
+    model = copied(task, build_seeded(task, configuration, device), device)
     with seeded(configuration.seed):
         training, scoring = why_not_batched(task, model, layout, device)
     return training or why_not_together(trainer.species), scoring

@@ -48,6 +48,13 @@ def resolve_mutation(mutation: MutationLike) -> Mutation | None:
             )
         return mutation
     names = ", ".join(map(repr, ("gaussian", *MUTATIONS)))
+    if callable(getattr(mutation, "mutate", None)) and not isinstance(mutation, type):
+        costs = ("n_gradients", "n_evaluations")
+        missing = [name for name in costs if not hasattr(mutation, name)]
+        raise ConfigurationError(
+            f"{type(mutation).__name__} mutates, but does not say what that costs: give it "
+            f"{' and '.join(missing)}, the numbers per offspring."
+        )
     raise ConfigurationError(
         f"mutation must be one of {names}, or an object such as GradientNoiseMutation(rank=8), "
         f"got {mutation!r}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_esgd.engine.configuration import Configuration, ExploreName, Preset, Settings
@@ -396,6 +396,12 @@ def unwrap(sampler: BaseSampler) -> ESGDSampler | None:
 def _explore_name(explore: object) -> ExploreName | None:
     """What the settings call it; ``"sampler"`` itself is not for users."""
     match explore:
+        case GridSampler() | BruteForceSampler():
+            raise ConfigurationError(
+                f"explore cannot be a {type(explore).__name__}, which lists values: it knows "
+                "nothing of species and of what a parent had. Use 'perturb', 'resample', or a "
+                "sampler such as TPESampler()."
+            )
         case BaseSampler():
             return "sampler"
         case None | "perturb" | "resample":

@@ -173,6 +173,13 @@ class HeldSlots:
                 pass
             return held
 
+    def claiming(self) -> contextlib.AbstractContextManager[object]:
+        """While nobody else of this process claims, or does what stands in between.
+
+        A trial's loop is also what the next trials of other threads claim with.
+        """
+        return self._claiming
+
     def drop(self, study: optuna.Study, trial_number: int) -> None:
         """Forget a slot that is finished or given back."""
         held = self._of(study).slots.pop(trial_number, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -19,6 +20,8 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import evaluation_mode
 from optuna_esgd.trainer.tracing import N_CALLS_BEFORE_TRACING, Replayed
+
+_logger = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
 
@@ -165,14 +168,26 @@ def pick(examples: Tensor, indices: Tensor) -> Tensor:
     return picked.view(*indices.shape, *examples.shape[1:])
 
 
+def copied(task: SupervisedTask, model: nn.Module, device: torch.device) -> BatchedModel | None:
+    """The model batched; None if it cannot be copied, as with ``weight_norm`` or a lock in it."""
+    try:
+        return BatchedModel(task, model, device)
+    except Exception:
+        _logger.debug("The model cannot be copied.", exc_info=True)
+        return None
+
+
 def why_not_batched(
-    task: SupervisedTask, model: BatchedModel, layout: Layout, device: torch.device
+    task: SupervisedTask, model: BatchedModel | None, layout: Layout, device: torch.device
 ) -> tuple[str | None, str | None]:
     """Try a batch of two rows, in training and in evaluation, against plain PyTorch.
 
     Returns:
         Why training, and why evaluation, must go row by row; None where they need not.
     """
+    if model is None:
+        reason = "copy.deepcopy cannot copy it"
+        return reason, reason
     if task.train.tensors is None or task.validation.tensors is None:
         reason = "the examples are a Dataset that is asked for each item, not tensors"
         return reason, reason
@@ -186,7 +201,8 @@ def why_not_batched(
     keys = torch.tensor([1, 1], device=device)
 
     def train() -> None:
-        gradients, losses = model.gradients(weights.clone(), *both, keys)
+        moved = weights.clone()
+        gradients, losses = model.gradients(moved, *both, keys)
         loss = _plain_loss(task, plain, inputs, targets)
         trainable = {name: p for name, p in plain.named_parameters() if p.requires_grad}
         expected = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
@@ -194,9 +210,13 @@ def why_not_batched(
         for name, gradient in zip(trainable, expected, strict=True):
             if gradient is not None:
                 _check_agrees(f"gradient of {name}", gradients[name][0], gradient)
+        advanced = dict(plain.named_buffers())
+        for name, buffer in moved.buffers().items():
+            _check_agrees(f"buffer {name}", buffer[0].double(), advanced[name].double())
 
     def evaluate() -> None:
         criterion = task.metric or task.loss
+        weights.load_into(plain, 0)  # whose buffers may have moved on
         with torch.no_grad():
             values = model.criterion(weights, inputs, targets)
             with evaluation_mode(plain), task.autocast(device):
@@ -217,6 +237,8 @@ def why_not_together(species: Mapping[str, Species]) -> str | None:
 
 def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:
     """Refuse a batched result that is more than rounding away from the plain one."""
+    if plain.numel() == 0:
+        return
     difference = float((batched - plain).abs().max())
     if difference > _TOLERANCE * max(1e-3, float(plain.abs().max())):
         raise RuntimeError(f"the batched {what} differs from the plain one by {difference:.2g}")

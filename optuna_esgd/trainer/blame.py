@@ -11,6 +11,9 @@ from optuna_esgd.errors import OptimizerError
 
 _logger = logging.getLogger(__name__)
 
+# What has been shown with its traceback: it is the same every time, and may come every epoch.
+_shown: set[tuple[str, str]] = set()
+
 
 class Source(Protocol):
     """Where an optimizer's evaluations of the loss come from."""
@@ -36,10 +39,12 @@ def blamed_on_the_optimizer(source: Source, name: str) -> Iterator[None]:
 
 
 def warn_of_failure(species: str, error: OptimizerError) -> None:
-    """Say what becomes of the individual."""
+    """Say what becomes of the individual; where in the optimizer it failed, the first time."""
+    is_new = (species, str(error)) not in _shown
+    _shown.add((species, str(error)))
     _logger.warning(
         "Species %r cannot go on in this epoch, its individual returns to its best weights: %s",
         species,
         error,
-        exc_info=error,
+        exc_info=error if is_new else None,
     )

@@ -50,6 +50,7 @@ from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task, shown_value
 from optuna_esgd.trainer.workshop import TaskWorkshop
 
+_OF_THIS_PROCESS = frozenset({"_loops", "_opening", "_working"})
 # Above this many parameters one network keeps a device busy, and a cohort would only cost memory.
 _LARGE_MODEL_PARAMETERS = 2_000_000
 # The study's attribute that says how long it goes on, for whoever only looks on.
@@ -150,11 +151,24 @@ class ESGDTrainer:
         self._cohort_size = cohort_size
         self._backend = None if backend == "auto" else backend
         self.device = _usable_device(device)
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        """Set up what belongs to this process only."""
         self._loops: weakref.WeakKeyDictionary[Any, dict[int, WorkLoop]] = (
             weakref.WeakKeyDictionary()
         )
         self._opening = threading.Lock()
         self._working = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to this process only."""
+        return {name: it for name, it in vars(self).items() if name not in _OF_THIS_PROCESS}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """As another process, or a copy, has it."""
+        vars(self).update(state)
+        self._begin_process()
 
     def __call__(self, trial: Trial) -> float:
         """Give this trial an individual: one that is finished already, or one trained now.
@@ -241,10 +255,13 @@ class ESGDTrainer:
         """
         loops = self._loops.setdefault(study._storage, {})
         key = study._study_id
-        if key not in loops:
-            loops[key] = self._open(study)
-        else:  # what may change between two openings may have changed, e.g. n_generations
-            _, loops[key].configuration = self._open_population(study, self._cohort_size)
+        if key in loops:  # what may change between two openings may have changed
+            population, configuration = self._open_population(study, self._cohort_size)
+            if population.uuid == loops[key].population.uuid:
+                loops[key].configuration = configuration
+                return loops[key]
+        # SQLite gives the id of a deleted study to the next one.
+        loops[key] = self._open(study)
         return loops[key]
 
     def check(self, directions: Sequence[StudyDirection]) -> None:

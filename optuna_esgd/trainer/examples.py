@@ -191,8 +191,10 @@ def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, torch.Tensor):
+    if callable(getattr(batch, "to", None)):  # a PackedSequence is a tuple, too
         return batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_to_device(part, device) for part in batch))
     if isinstance(batch, tuple | list):
         return type(batch)(_to_device(part, device) for part in batch)
     if isinstance(batch, dict):

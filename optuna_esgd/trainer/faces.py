@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,6 +38,10 @@ class HeldSlots(Protocol):
 
     def drop(self, study: optuna.Study, trial_number: int) -> None:
         """Forget a slot that is finished or given back."""
+        ...
+
+    def claiming(self) -> contextlib.AbstractContextManager[object]:
+        """While nobody else of this process claims, or does what stands in between."""
         ...
 
     def expect(self, study: optuna.Study, trial_number: int, value: float) -> None:

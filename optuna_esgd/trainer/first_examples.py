@@ -83,7 +83,8 @@ class _Trial:
         self._criterion = criterion
         self._kind = kind
         self._examples = examples
-        self._inputs, self._targets = self._take(range(min(2, len(examples))))
+        self._n = min(2, len(examples))
+        self._inputs, self._targets = self._take(range(self._n))
 
     def check_precision(self) -> None:
         """Refuse floating-point numbers of a type that the model does not take."""
@@ -118,6 +119,8 @@ class _Trial:
         """
         try:
             value = self._value(self._inputs, self._targets)
+            # Two outputs of two examples may fit two targets where no other number would.
+            self._value(*self._take(range(min(3, len(self._examples)))))
         except Exception as error:
             if is_conclusive and not self._takes_a_whole_batch():
                 raise ConfigurationError(self._why(error)) from error
@@ -134,19 +137,24 @@ class _Trial:
         self._check_mean(number)
 
     def _check_number(self, value: object) -> float:
+        if self._kind == "train" and isinstance(value, int | float):
+            raise ConfigurationError(
+                f"loss must return a tensor, which training goes back from; "
+                f"{name_of(self._criterion)} returned {type(value).__name__}. Leave out .item()."
+            )
         shape = getattr(value, "shape", ())
         if math.prod(shape) != 1 or not isinstance(value, SupportsFloat):
             got = f"a tensor of shape {tuple(shape)}" if shape else type(value).__name__
             raise ConfigurationError(
                 f"{self._name} must be one number per batch, the mean over its examples; "
-                f"{name_of(self._criterion)} returned {got} for {len(self._targets)} examples. "
+                f"{name_of(self._criterion)} returned {got} for {self._n} examples. "
                 "Return e.g. values.mean()."
             )
         return float(value)
 
     def _check_mean(self, number: float) -> None:
         """A sum depends on how examples are batched, and so do the rates that suit it."""
-        if len(self._targets) != 2:
+        if self._n != 2:
             return
         try:
             parts = [float(self._value(*self._take([at]))) for at in (0, 1)]

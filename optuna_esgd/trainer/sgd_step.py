@@ -230,7 +230,8 @@ class SgdStep:
         self._population.bind_trial(self._individual.reference, self._trial.number)
         self._show()
         try:
-            self._loop.finish_generation()
+            with self._held_slots.claiming():
+                self._loop.finish_generation()
         except Exception:
             # This trial's individual is safe; its slot was given back, and others will try again.
             _logger.exception("The evolution step failed; the next trial tries it again.")

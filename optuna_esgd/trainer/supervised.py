@@ -239,8 +239,9 @@ class SupervisedTask(Task):
         device = next(model.parameters()).device
         total = 0.0
         with evaluation_mode(model), torch.no_grad(), self.autocast(device):
-            for inputs, targets in examples.batches(device):
-                total += float(criterion(model(inputs), targets)) * len(targets)
+            for indices in examples.cut(torch.arange(len(examples))):
+                inputs, targets = examples.take(indices, device)
+                total += float(criterion(model(inputs), targets)) * len(indices)
         return total / len(examples)
 
     def describe(self) -> Mapping[str, str]:
@@ -267,12 +268,12 @@ class SupervisedTask(Task):
         examples = self._calibration or self.train
         n_wanted = len(examples) if self._calibration else _CALIBRATION_EXAMPLES
         n_seen = 0
-        for inputs, targets in examples.batches(device):
-            is_alone = n_seen > 0 and len(targets) == 1  # of which there are no statistics
+        for indices in examples.cut(torch.arange(len(examples))):
+            is_alone = n_seen > 0 and len(indices) == 1  # of which there are no statistics
             if n_seen >= n_wanted or is_alone:
                 return
-            yield inputs, targets
-            n_seen += len(targets)
+            yield examples.take(indices, device)
+            n_seen += len(indices)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context forward passes run in."""

@@ -17,7 +17,12 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.operators import ClusterSuppression, Diversity, Mutation
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched import BatchedTraining, score_batched
-from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
+from optuna_esgd.trainer.batched_model import (
+    BatchedModel,
+    copied,
+    why_not_batched,
+    why_not_together,
+)
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
 from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.diversity import coupled, suppress
@@ -189,8 +194,8 @@ class TaskWorkshop:
                 _logger.warning("Only a SupervisedTask can be compiled; rows train one by one.")
             return
         model = build_seeded(task, self._configuration, self._device)
-        self._batched_model = BatchedModel(task, model, self._device)
         with seeded(self._configuration.seed):
+            self._batched_model = copied(task, model, self._device)
             training, evaluation = why_not_batched(
                 task, self._batched_model, self._layout, self._device
             )
@@ -202,6 +207,7 @@ class TaskWorkshop:
         if self._configuration.backend == "native" and self.trains_batched:
             self._batched_model = self._native_model(task, model)
         if self._configuration.backend == "compiled" and self.trains_batched:
+            assert self._batched_model is not None  # noqa: S101  (else it would not)
             self._steps = CompiledSteps(
                 task, self._batched_model, self._layout, self._species, self._device
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -122,8 +123,9 @@ def draw_fitness_by_generation(shown: FitnessByGeneration) -> go.Figure:
     figure.add_scatter(
         x=small(x),
         y=small(shown.best_so_far),
-        mode="lines",
+        mode=_mode(x),
         line=best,
+        marker={"color": BEST},
         name="Best so far",
         row=1,
         col=1,
@@ -180,7 +182,8 @@ def _draw_spread(
         figure.add_scatter(
             x=x,
             y=small(values[known]),
-            mode="lines",
+            mode=_mode(x),
+            marker={"color": colour},
             name=name,
             legendgroup=name,
             line={"color": colour, "dash": dash, "width": 2},
@@ -188,6 +191,11 @@ def _draw_spread(
             col=1,
             **legend,
         )
+
+
+def _mode(x: npt.NDArray[Any]) -> str:
+    """A line through a single generation would not be seen."""
+    return "lines" if len(x) > 1 else "markers"
 
 
 def _for_log_axis(gaps: Spread, smallest: float) -> tuple[Spread, bool]:

@@ -99,6 +99,7 @@ def hyperparameter_schedule(
 ) -> HyperparameterSchedule:
     """Collect the values of each hyperparameter."""
     known = Counter(name for one in history.hyperparameters for name in one)
+    params = [params] if isinstance(params, str) else params
     if params is None:
         params = [name for name, _ in known.most_common(_MOST_ROWS)]
     elif missing := [name for name in params if name not in known]:

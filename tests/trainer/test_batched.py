@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+import threading
+import warnings
+from collections.abc import Callable, Sequence
 
 import optuna
 import pytest
@@ -105,6 +108,75 @@ def test_what_cannot_be_batched_trains_row_by_row_and_says_why_once(
     reasons = [r for r in caplog.records if "row by row" in r.message]
     assert 1 <= len(reasons) <= 2
     assert len({r.message for r in reasons}) == len(reasons)
+
+
+class Remembers(nn.Module):
+    """Assigns a buffer in its forward pass, where torch's own modules write into theirs."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * inputs.detach().mean(0)
+        outputs: torch.Tensor = self.inner(inputs - self.mean)
+        return outputs
+
+
+class Locked(nn.Module):
+    """Holds what cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.lock = threading.Lock()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with self.lock:
+            outputs: torch.Tensor = self.inner(inputs)
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Remembers, "trains row by row, not batched: .*buffer mean differs"),
+        (Locked, r"trains row by row, not batched: copy\.deepcopy cannot copy it"),
+        (lambda: nn.utils.weight_norm(nn.Linear(6, 3)), "cannot copy it"),
+    ],
+)
+def test_models_that_cannot_be_batched_train_all_the_same(
+    model: Callable[[], nn.Module], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    train, validation = ((x + 3, y) for x, y in (examples("mlp", seed) for seed in (0, 1)))
+    values = []
+    for backend in ("auto", "rows"):
+        study = make_study()
+        task = make_task(model=model, train=train, validation=validation)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of weight_norm
+            study.optimize(esgd.ESGDTrainer(task, backend=backend), n_trials=8)
+        values.append([trial.value for trial in study.trials])
+    assert values[0] == values[1]
+    assert re.search(reason, caplog.text)
+
+
+def test_parameters_without_elements_are_batched(caplog: pytest.LogCaptureFixture) -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.empty = nn.Linear(6, 3), nn.Parameter(torch.zeros(0, 3))
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = self.inner(inputs) + self.empty.sum()
+            return outputs
+
+    make_study().optimize(esgd.ESGDTrainer(make_task(model=Empty)), n_trials=1)
+    assert "row by row" not in caplog.text
 
 
 def test_bfloat16_trains_close_to_float32() -> None:

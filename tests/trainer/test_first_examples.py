@@ -190,6 +190,29 @@ def test_a_model_for_whole_batches_is_not_refused() -> None:
     assert len(study.trials) == 4
 
 
+def test_targets_that_fit_by_chance_are_refused_before_training() -> None:
+    """Two outputs of two examples and two targets are taken for a table and a row."""
+    task = make_task(
+        model=lambda: nn.Linear(6, 2),
+        loss=nn.MSELoss(),
+        train=(INPUTS, INPUTS[:, 0]),
+        validation=(INPUTS, INPUTS[:, 0]),
+    )
+    with (
+        pytest.warns(UserWarning, match="target size"),
+        pytest.raises(ConfigurationError, match="loss of a new model cannot be computed"),
+    ):
+        make_study().optimize(esgd.ESGDTrainer(task), n_trials=1)
+
+
+def test_a_loss_without_a_gradient_is_refused_before_training() -> None:
+    def number(outputs: Tensor, targets: Tensor) -> Any:
+        return nn.functional.cross_entropy(outputs, targets).item()
+
+    with pytest.raises(ConfigurationError, match=r"number returned float\. Leave out \.item"):
+        make_study().optimize(esgd.ESGDTrainer(make_task(loss=number)), n_trials=1)
+
+
 def add_up(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets, reduction="sum")
 
