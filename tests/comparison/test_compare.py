@@ -156,7 +156,7 @@ def test_what_other_processes_are_at_is_kept_where_a_run_raises() -> None:
     failing = NamedBenchmark(f"{Path(__file__).parent / 'benchmarks.py'}:build_but_the_first")
     told: list[Run] = []
     progress: list[Comparison] = []
-    with pytest.raises(RuntimeError, match="no first seed"):
+    with pytest.raises(ConfigurationError, match="no first seed"):
         compare(
             failing,
             arms=[],

@@ -19,6 +19,7 @@ import optuna_esgd as esgd
 from optuna_esgd.errors import StudyError
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.store.verification import verify
+from optuna_esgd.trainer.loop import WorkLoop
 from tests.trainer.studies import make_study, make_task
 from tests.trainer.test_sgd_step import (
     build_model,
@@ -191,6 +192,35 @@ def test_who_waits_for_a_slot_does_not_hold_up_who_has_one() -> None:
     runs.start()
     runs.join(timeout=60)
     assert not runs.is_alive()
+    assert verify(open_results(study)) == []
+
+
+def test_threads_do_not_drive_one_loop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trial's loop does for the next generation, and claiming with it, take turns."""
+    inside: dict[int, int] = {}
+    overlaps: list[int] = []
+
+    def alone(method: Any) -> Any:
+        def called(loop: WorkLoop, *arguments: Any) -> Any:
+            me = threading.get_ident()
+            before = inside.setdefault(id(loop), me)
+            if before != me:
+                overlaps.append(me)
+            try:
+                time.sleep(0.002)
+                return method(loop, *arguments)
+            finally:
+                if before == me:
+                    inside.pop(id(loop), None)
+
+        return called
+
+    monkeypatch.setattr(WorkLoop, "decide", alone(WorkLoop.decide))
+    monkeypatch.setattr(WorkLoop, "act", alone(WorkLoop.act))
+    study = make_study(n_epochs=1, n_generations=6)
+    study.optimize(seeded_by_individual, n_trials=24, n_jobs=4)
+    assert overlaps == []
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 24
     assert verify(open_results(study)) == []
 
 
