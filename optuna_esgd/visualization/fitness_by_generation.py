@@ -20,6 +20,7 @@ from optuna_esgd.visualization.style import (
     helps_log,
     lay_out,
     small,
+    widen,
 )
 
 # A gap below this part of the best is not told apart from none.
@@ -163,10 +164,12 @@ def _draw_spread(
         (spread.lower, spread.upper, 0.3, "Middle half"),
     ):
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
-        figure.add_scatter(x=x, y=small(one[known]), showlegend=False, row=row, col=1, **edge)
+        wide, below = widen(x, small(one[known]))
+        _, above = widen(x, small(other[known]))
+        figure.add_scatter(x=wide, y=below, showlegend=False, row=row, col=1, **edge)
         figure.add_scatter(
-            x=x,
-            y=small(other[known]),
+            x=wide,
+            y=above,
             name=name,
             fill="tonexty",
             fillcolor=fade(colour, opacity),
@@ -183,7 +186,7 @@ def _draw_spread(
             x=x,
             y=small(values[known]),
             mode=_mode(x),
-            marker={"color": colour},
+            marker={"color": colour, "symbol": "circle" if dash == "solid" else "circle-open"},
             name=name,
             legendgroup=name,
             line={"color": colour, "dash": dash, "width": 2},

@@ -19,6 +19,7 @@ from optuna_esgd.visualization.style import (
     plain,
     small,
     styles,
+    widen,
 )
 
 _N_SHOWN = 6
@@ -91,9 +92,10 @@ def draw_founder_share(shown: FounderShare) -> go.Figure:
     for at, look in enumerate(looks):
         is_rest = shown.has_rest and at == len(looks) - 1
         colour = GREY if is_rest else look.colour
+        wide, share = widen(small(x), small(100 * shown.shares[:, at]))
         figure.add_scatter(
-            x=small(x),
-            y=small(100 * shown.shares[:, at]),
+            x=wide,
+            y=share,
             mode="lines",
             stackgroup="founders",
             name=look.name,
@@ -102,10 +104,11 @@ def draw_founder_share(shown: FounderShare) -> go.Figure:
             hovertemplate="%{y:.1f}&#37;",
         )
     # Grey on white, to be seen on every colour below, and in the legend of a dark page.
+    wide, effective = widen(small(x), small(shown.effective))
     for colour, width, dash in (("white", 5, "solid"), ("#6b6b6b", 2, "dash")):
         figure.add_scatter(
-            x=small(x),
-            y=small(shown.effective),
+            x=wide,
+            y=effective,
             mode="lines",
             line={"color": colour, "dash": dash, "width": width},
             name="Effective number of founders",

@@ -109,6 +109,13 @@ def helps_log(numbers: npt.NDArray[Any], *, tails: float = 0.0) -> bool:
     return bool(high / 30 > low)
 
 
+def widen(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """An area over a single generation: it would have no width."""
+    if len(x) != 1:
+        return x, y
+    return np.array([x[0] - 0.25, x[0] + 0.25]), np.repeat(y, 2)
+
+
 def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> go.Figure:
     """Give a figure its title, its legend below, and words where there is nothing to see."""
     figure.update_layout(
@@ -126,7 +133,8 @@ def lay_out(figure: go.Figure, title: str, *, is_empty: bool, **layout: Any) -> 
         **layout,
     )
     figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True, exponentformat="power")
+    figure.update_yaxes(automargin=True)
+    figure.for_each_yaxis(lambda one: one.update(exponentformat=one.exponentformat or "power"))
     if is_empty:
         figure.add_annotation(
             text="No individual has finished yet.",

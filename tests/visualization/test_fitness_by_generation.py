@@ -90,3 +90,23 @@ def test_log_axes_where_they_help() -> None:
     figure = draw_fitness_by_generation(fitness_by_generation(wide))
     assert figure.layout.yaxis.type == "log"
     assert figure.layout.yaxis2.type is None  # one individual: no gap
+
+
+def test_a_single_generation_can_be_seen() -> None:
+    """It is all there is while the first one trains the second time."""
+    read = history(*(one(0, number, fitness) for number, fitness in enumerate([4.0, 2.0, 8.0])))
+    figure = draw_fitness_by_generation(fitness_by_generation(read))
+    areas = [trace for trace in figure.data if trace.fill == "tonexty"]
+    assert [list(trace.x) for trace in areas] == [[-0.25, 0.25]] * 4
+    everybody = next(trace for trace in areas if trace.name == "All")
+    assert list(everybody.y) == [2.0, 2.0]
+    points = [trace for trace in figure.data if trace.mode == "markers"]
+    assert {trace.name for trace in points} == {"Best so far", "Median", "Mean of the 1 best"}
+
+
+def test_wide_gaps_are_read_in_percent() -> None:
+    read = history(one(0, 0, 1.0), one(0, 1, 100.0), one(1, 0, 0.9, 0), one(1, 1, 0.95, 0))
+    figure = draw_fitness_by_generation(fitness_by_generation(read))
+    assert figure.layout.yaxis2.type == "log"
+    assert figure.layout.yaxis2.exponentformat == "none"
+    assert figure.layout.yaxis.exponentformat == "power"

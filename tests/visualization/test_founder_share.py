@@ -41,3 +41,9 @@ def test_drawing() -> None:
     assert {trace.yaxis for trace in lines} == {"y2"}
     assert [trace.showlegend for trace in lines] == [False, True]
     assert figure.layout.yaxis2.range == (0, 3)
+
+
+def test_a_single_generation_can_be_seen() -> None:
+    figure = draw_founder_share(founder_share(history(one(0, 0, 1.0), one(0, 1, 2.0))))
+    assert all(list(trace.x) == [-0.25, 0.25] for trace in figure.data)
+    assert [list(trace.y) for trace in figure.data if trace.stackgroup] == [[50.0, 50.0]] * 2
