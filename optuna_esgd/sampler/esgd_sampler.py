@@ -126,8 +126,8 @@ class ESGDSampler(BaseSampler):
             only.
         inherit_optimizer_state: Whether momentum and the like are inherited while the species
             stays the same; as the preset says if None.
-        learning_rate_decay: Factor per generation on both bounds of learning rates' range; as the
-            preset says if None.
+        learning_rate_decay: Factor per generation on both bounds of learning rates' range (not of
+            one on a grid of steps, nor of choices); as the preset says if None.
         rate_schedule: What learning rates do within an SGD step: ``"constant"``, or ``"cosine"``:
             from the value the trial shows towards 0, epoch by epoch, and back up in the next
             generation; as the preset says if None. With ``sgd_step`` it concerns the optimizer
