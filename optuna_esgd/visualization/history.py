@@ -38,6 +38,7 @@ class History:
         population_size: μ.
         n_elites: m.
         backs_off_each_epoch: Whether every epoch can be taken back, or an SGD step only once.
+        is_truncating: Whether survivors that are no elites are copies of the best, not lucky ones.
         species: Names of all species, sorted; "" where the objective names none.
         generation: (n,)
         number: (n,) within its generation.
@@ -63,6 +64,7 @@ class History:
     population_size: int
     n_elites: int
     backs_off_each_epoch: bool
+    is_truncating: bool
     species: tuple[str, ...]
     generation: Integers
     number: Integers
@@ -165,6 +167,7 @@ def history_of(chronicle: Chronicle, configuration: Mapping[str, Any], study_nam
         population_size=int(configuration["population_size"]),
         n_elites=int(configuration["n_elites"]),
         backs_off_each_epoch=configuration["back_off"] == "step",
+        is_truncating=configuration.get("selection") == "truncation",
         species=species,
         generation=_integers([one.reference.generation for one in finished]),
         number=_integers([one.reference.number for one in finished]),

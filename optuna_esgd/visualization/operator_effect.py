@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from optuna_esgd.visualization.bars import stack_shares
 from optuna_esgd.visualization.history import BIRTHS, Floats, History, read_history
 from optuna_esgd.visualization.style import COLOURS, count_generations, lay_out, styles
 
-_NAMES = {
+_NAMES: Mapping[Birth, str] = {
     "founder": "Founder",
     "elite": "Elite",
     "survivor": "Survivor by luck",
@@ -29,10 +30,12 @@ class OperatorEffect(NamedTuple):
         elite_shares: (G, births) how the m best of each generation were born; rows add up to 1.
         gains: Per kind of birth but founders, minimum, quartiles and maximum of what one SGD step
             gained, as a part of the value at birth; absent where nobody was born that way.
+        names: Of the kinds of birth, for readers.
     """
 
     elite_shares: Floats
     gains: dict[Birth, Floats]
+    names: Mapping[Birth, str]
 
 
 def plot_operator_effect(study: optuna.Study, *, store: str | None = None) -> go.Figure:
@@ -67,19 +70,20 @@ def operator_effect(history: History) -> OperatorEffect:
         mine = gain[np.isfinite(gain) & (history.birth == index)]
         if birth != "founder" and len(mine):
             gains[birth] = np.quantile(mine, (0.05, 0.25, 0.5, 0.75, 0.95))
-    return OperatorEffect(counts / counts.sum(axis=1, keepdims=True), gains)
+    names = {**_NAMES, "survivor": "Copy of one of the best"} if history.is_truncating else _NAMES
+    return OperatorEffect(counts / counts.sum(axis=1, keepdims=True), gains, names)
 
 
 def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
     """Draw stacked bars above boxes."""
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.25, row_heights=[0.6, 0.4])
     n_generations = len(shown.elite_shares)
-    looks = styles([_NAMES[birth] for birth in BIRTHS])
+    looks = styles([shown.names[birth] for birth in BIRTHS])
     stack_shares(figure, shown.elite_shares, looks, title="Elite", row=1)
     for birth, quantiles in shown.gains.items():
         low, first, median, third, high = ([float(100 * one)] for one in quantiles)
         figure.add_box(
-            y=[_NAMES[birth]],
+            y=[shown.names[birth]],
             lowerfence=low,
             q1=first,
             median=median,
@@ -87,7 +91,7 @@ def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
             upperfence=high,
             orientation="h",
             marker={"color": COLOURS[BIRTHS.index(birth)]},
-            name=_NAMES[birth],
+            name=shown.names[birth],
             showlegend=False,
             row=2,
             col=1,

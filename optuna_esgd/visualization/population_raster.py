@@ -19,7 +19,7 @@ from optuna_esgd.visualization.style import (
 )
 
 # What a birth looks like; founders and elites have no mark.
-_MARKS = {"recombination": ("cross", "Bred"), "survivor": ("circle", "Survived by luck")}
+_MARKS = {"recombination": "cross", "survivor": "circle"}
 
 
 class PopulationRaster(NamedTuple):
@@ -31,6 +31,7 @@ class PopulationRaster(NamedTuple):
         trial: -1 where there is none.
         value: In the study's direction; NaN where nobody has finished.
         styles: Of the species.
+        survivor: What survivors that were not among the elite are called.
     """
 
     species: Integers
@@ -38,13 +39,14 @@ class PopulationRaster(NamedTuple):
     trial: Integers
     value: Floats
     styles: tuple[Style, ...]
+    survivor: str
 
 
 def plot_population_raster(study: optuna.Study, *, store: str | None = None) -> go.Figure:
     """Plot rank by generation: a cell is an individual, coloured by species, marked by birth.
 
     A cross is a recombination (averaged and mutated), a circle a survivor that was not among the
-    elite; elites and founders have no mark. Marks are left out in large populations.
+    elite (with truncation a copy of one of the best); elites and founders have no mark. Marks are left out in large populations.
 
     Args:
         study: One whose population trains weights.
@@ -75,6 +77,7 @@ def population_raster(history: History) -> PopulationRaster:
         trial=cells(history.trial),
         value=value,
         styles=species_styles(history),
+        survivor="Copy of one of the best" if history.is_truncating else "Survived by luck",
     )
 
 
@@ -133,7 +136,8 @@ def _describe(shown: PopulationRaster) -> list[list[str]]:
 
 
 def _draw_marks(figure: go.Figure, shown: PopulationRaster) -> None:
-    for birth, (symbol, name) in _MARKS.items():
+    names = {"recombination": "Bred", "survivor": shown.survivor}
+    for birth, symbol in _MARKS.items():
         rank, generation = np.nonzero(shown.birth == BIRTHS.index(birth))
         figure.add_scatter(
             x=small(generation),
@@ -145,6 +149,6 @@ def _draw_marks(figure: go.Figure, shown: PopulationRaster) -> None:
                 "color": "white",
                 "line": {"color": "#333333", "width": 1},
             },
-            name=name,
+            name=names[birth],
             hoverinfo="skip",
         )

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from optuna_esgd.visualization.history import BIRTHS, History
 from optuna_esgd.visualization.operator_effect import draw_operator_effect, operator_effect
+from optuna_esgd.visualization.population_raster import draw_population_raster, population_raster
 from tests.visualization.histories import histories, history, one
 
 FEW = history(
@@ -52,3 +53,19 @@ def test_drawing() -> None:
     assert list(boxes[0].median) == [50.0]
     bars = [trace.name for trace in figure.data if trace.type == "bar"]
     assert bars == ["Founder", "Elite", "Survivor by luck", "Recombination"]
+
+
+@pytest.mark.parametrize("selection", ["elitist", "truncation"])
+def test_survivors_of_truncation_are_copies(selection: str) -> None:
+    read = history(one(0, 0, 2.0), one(1, 0, 1.0, 0, birth="survivor"), selection=selection)
+    named = {trace.name for trace in draw_operator_effect(operator_effect(read)).data}
+    marked = {trace.name for trace in draw_population_raster(population_raster(read)).data}
+    is_copy = selection == "truncation"
+    assert ("Copy of one of the best" in named, "Survivor by luck" in named) == (
+        is_copy,
+        not is_copy,
+    )
+    assert ("Copy of one of the best" in marked, "Survived by luck" in marked) == (
+        is_copy,
+        not is_copy,
+    )
