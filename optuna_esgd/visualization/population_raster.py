@@ -46,7 +46,8 @@ def plot_population_raster(study: optuna.Study, *, store: str | None = None) -> 
     """Plot rank by generation: a cell is an individual, coloured by species, marked by birth.
 
     A cross is a recombination (averaged and mutated), a circle a survivor that was not among the
-    elite (with truncation a copy of one of the best); elites and founders have no mark. Marks are left out in large populations.
+    elite (with truncation a copy of one of the best); elites and founders have no mark. Marks are
+    left out in large populations.
 
     Args:
         study: One whose population trains weights.
