@@ -303,6 +303,9 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "seed 0" not in capsys.readouterr().err  # nothing is done again
 
 
+trainer = build().trainer()
+
+
 def without_a_seed() -> esgd.Benchmark:
     return build(0)
 
@@ -331,6 +334,7 @@ def with_a_wrong_recipe(seed: int) -> esgd.Benchmark:
         (["nowhere.py:build"], "There is no file nowhere.py"),
         ([f"{__file__}:nothing"], "does not define 'nothing'"),
         ([f"{__file__}:__name__"], "must define __name__ as a function"),
+        ([f"{__file__}:trainer"], "must define trainer as a function that takes a seed"),
         ([f"{__file__}:without_a_seed"], "must take one argument, the seed: too many positional"),
         ([f"{__file__}:with_a_number"], "must return numbers by name"),
         ([f"{__file__}:with_a_tensor"], "must return numbers by name"),

@@ -33,6 +33,18 @@ def test_refuses_what_does_not_mutate(mutation: Any) -> None:
         resolve_mutation(mutation)
 
 
+def test_says_what_a_mutation_lacks() -> None:
+    class Free:
+        n_gradients = 0
+
+        def mutate(self, model: Any, sigma: float, landscape: Any, *, seed: int) -> None:
+            del model, sigma, landscape, seed
+
+    mutation: Any = Free()
+    with pytest.raises(ConfigurationError, match="what that costs: give it n_evaluations, the"):
+        resolve_mutation(mutation)
+
+
 def test_refuses_a_mutation_that_no_study_could_remember() -> None:
     class Nameless(MetropolisMutation):
         __repr__ = object.__repr__

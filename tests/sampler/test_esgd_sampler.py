@@ -13,7 +13,14 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import PartialFixedSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    GridSampler,
+    PartialFixedSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import Trial, TrialState
 
 from optuna_esgd import ESGDSampler
@@ -65,6 +72,14 @@ class TestSettings:
             "lease_seconds": 30.0,
         }
         assert ESGDSampler(8, **given).settings == Settings(population_size=8, **given)
+
+    @pytest.mark.parametrize(
+        "sampler", [GridSampler({"lr": [0.1]}), BruteForceSampler()], ids=["grid", "brute force"]
+    )
+    def test_samplers_that_list_values_do_not_explore(self, sampler: BaseSampler) -> None:
+        name = type(sampler).__name__
+        with pytest.raises(ConfigurationError, match=f"explore cannot be a {name}"):
+            ESGDSampler(explore=sampler)
 
     def test_an_optuna_sampler_explores(self) -> None:
         tpe = TPESampler()
