@@ -38,7 +38,7 @@ from optuna_esgd.errors import StudyError
 from optuna_esgd.evolution.space import Range, Value, contains
 from optuna_esgd.sampler.hyperparameter_evolution import Founder
 from optuna_esgd.sampler.running_trials import RunningTrials, known_population
-from optuna_esgd.store.lease import keep_lease
+from optuna_esgd.store.lease import keep_lease, worker_name
 
 _logger = logging.getLogger(__name__)
 
@@ -310,7 +310,7 @@ def _claim(slots: tuple[Slot, ...], trial_number: int, loop: GenerationLoop) -> 
             return None
         claim = loop.population.claim(
             slot.key,
-            worker=f"trial {trial_number}",
+            worker=worker_name(),
             lease_seconds=loop.configuration.lease_seconds,
         )
         if claim is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ from optuna_esgd.engine.individual import Claim
 _logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
+
+
+def worker_name() -> str:
+    """Who claims here: host, process and thread."""
+    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
 
 
 class Renewing(Protocol):

@@ -26,6 +26,7 @@ from optuna_esgd.operators import (
 )
 from optuna_esgd.species import SGD, Adam, resolve_species
 from optuna_esgd.species.base import Species
+from optuna_esgd.store.lease import worker_name
 from optuna_esgd.store.opening import find_population, open_population
 from optuna_esgd.store.trial_rows import find_trial_rows
 from optuna_esgd.store.write_behind import WriteBehind
@@ -37,7 +38,7 @@ from optuna_esgd.trainer.examples import digest_of
 from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
 from optuna_esgd.trainer.first_examples import check_builds_anew, check_examples
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
-from optuna_esgd.trainer.loop import WorkLoop, worker_name
+from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import (
     replace_trial,

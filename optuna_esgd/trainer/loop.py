@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import socket
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +34,7 @@ from optuna_esgd.engine.individual import (
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import StorageError
-from optuna_esgd.store.lease import RENEWALS_PER_LEASE, keep_lease
+from optuna_esgd.store.lease import RENEWALS_PER_LEASE, keep_lease, worker_name
 from optuna_esgd.store.write_behind import WriteBehind, warn_of_lost_lease
 from optuna_esgd.trainer.preemption import (
     Checkpoints,
@@ -68,11 +65,6 @@ class Workshop(Protocol):
     def keep_births(self, individuals: Sequence[Individual]) -> list[Outcome]:
         """Finish a slot whose training keeps failing: the birth weights stand."""
         ...
-
-
-def worker_name() -> str:
-    """Who works here: host, process and thread."""
-    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
 
 
 class WorkLoop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import optuna
@@ -113,6 +114,14 @@ def test_the_same_run_twice_is_the_same() -> None:
         study.optimize(objective, n_trials=12)
         runs.append([one.weights for one in open_results(study).individuals()])
     assert runs[0] == runs[1]
+
+
+def test_slots_name_who_works_not_the_trial() -> None:
+    study = make_study()
+    study.optimize(objective, n_trials=4)
+    everyone = open_results(study).individuals(generation=0)
+    assert len({one.worker for one in everyone}) == 1
+    assert str(os.getpid()) in everyone[0].worker
 
 
 def test_an_exception_gives_the_slot_back() -> None:
