@@ -16,7 +16,7 @@ from optuna_esgd.sampler import ESGDSampler
 from optuna_esgd.store.engines import is_in_memory, parse_url
 from optuna_esgd.store.storages import create_storage, load_study
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
-from optuna_esgd.trainer.named_files import NamedFile, load_named_file
+from optuna_esgd.trainer.named_files import NamedFile, load_named_file, split_name
 from optuna_esgd.trainer.user_code import blamed_on_the_file
 
 # What is looked for in the file that is named, and an example.
@@ -75,7 +75,8 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
         trainer.store = workplace.store
     storage, direction = create_storage(workplace.storage), workplace.direction or "minimize"
     if workplace.study not in optuna.get_all_study_names(storage):
-        trainer.check([StudyDirection[direction.upper()]])
+        with blamed_on_the_file(split_name(workplace.trainer, *TRAINER)[0]):  # build_model, data
+            trainer.check([StudyDirection[direction.upper()]])
     study = optuna.create_study(
         study_name=workplace.study,
         storage=storage,

@@ -125,6 +125,25 @@ def test_a_file_that_raises_is_said_with_its_line(
     assert type(caught.value.__cause__).__name__ in message
 
 
+def test_a_model_that_cannot_be_built_is_said_with_its_line(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(
+        "import optuna_esgd as esgd\n"
+        "class Own(esgd.Task):\n"
+        "    def build_model(self):\n"
+        "        return 1 / 0\n"
+        "    def train_epoch(self, model, optimizer, epoch): ...\n"
+        "    def fitness(self, model): ...\n"
+        "sampler = esgd.ESGDSampler(4, n_generations=1)\n"
+        "trainer = esgd.ESGDTrainer(Own())\n"
+    )
+    with pytest.raises(ConfigurationError, match="Line 4 raised ZeroDivisionError"):
+        open_workplace(replace(workplace, trainer=f"{path}:trainer"))
+    assert optuna.get_all_study_names(workplace.storage) == []
+
+
 def test_errors_of_a_neighbour_name_the_line_that_imports_it(
     workplace: Workplace, tmp_path: Path
 ) -> None:
