@@ -10,7 +10,7 @@ from torch import Tensor
 
 import optuna_esgd as esgd
 from optuna_esgd.store.opening import find_population
-from optuna_esgd.trainer import workshop
+from optuna_esgd.trainer import batched_model
 from optuna_esgd.trainer.batched_model import BatchedModel
 from optuna_esgd.trainer.tracing import Replayed
 from tests.trainer.studies import make_study, make_task
@@ -119,7 +119,7 @@ def test_a_population_trains_to_the_same_bits(
             made.append(BatchedModel(*arguments, n_calls=n_calls))
             return made[-1]
 
-        monkeypatch.setattr(workshop, "BatchedModel", make)
+        monkeypatch.setattr(batched_model, "BatchedModel", make)
         study = make_study(seed=1)
         task = make_task(name, precision=precision)
         study.optimize(esgd.ESGDTrainer(task, backend="batched"), n_trials=12)
