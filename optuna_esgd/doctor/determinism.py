@@ -90,9 +90,8 @@ def examine_randomness(patient: Patient) -> Finding:
         severity="advice",
         found=f"Fitness depends on random numbers: with another seed it moves {found.in_words}.",
         advice="Runs seed torch, NumPy and random before each evaluation, so the guarantee holds, "
-        "but for one draw: "
-        "the population learns to be good at it. Turn dropout and sampling off in evaluation "
-        "mode (look for training=True in calls of dropout).",
+        "but for one draw: the population learns to be good at it. Turn dropout and sampling off "
+        "in evaluation mode (look for training=True in calls of dropout).",
         numbers={"largest difference": found.largest},
     )
 

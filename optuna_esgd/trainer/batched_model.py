@@ -168,10 +168,15 @@ def pick(examples: Tensor, indices: Tensor) -> Tensor:
     return picked.view(*indices.shape, *examples.shape[1:])
 
 
-def copied(task: SupervisedTask, model: nn.Module, device: torch.device) -> BatchedModel | None:
+def copied(
+    task: SupervisedTask,
+    model: nn.Module,
+    device: torch.device,
+    n_calls: int = N_CALLS_BEFORE_TRACING,
+) -> BatchedModel | None:
     """The model batched; None if it cannot be copied, as with ``weight_norm`` or a lock in it."""
     try:
-        return BatchedModel(task, model, device)
+        return BatchedModel(task, model, device, n_calls=n_calls)
     except Exception:
         _logger.debug("The model cannot be copied.", exc_info=True)
         return None

@@ -22,7 +22,12 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.batched import BatchedTraining
-from optuna_esgd.trainer.batched_model import BatchedModel, why_not_batched, why_not_together
+from optuna_esgd.trainer.batched_model import (
+    BatchedModel,
+    copied,
+    why_not_batched,
+    why_not_together,
+)
 from optuna_esgd.trainer.compiled_step import CompiledSteps
 from optuna_esgd.trainer.native_model import NativeModel
 from optuna_esgd.trainer.rows import RowTraining
@@ -120,9 +125,9 @@ class Calibration:
         task = _first_batches(task, 8 if is_small else 2)
         contenders: dict[Backend, Training] = {"rows": self._rows(task, "rows")}
         # Traced in the turn that warms up: what is timed is what most of a run is made of.
-        model = BatchedModel(task, self._build(), self._device, n_calls=0)
+        model = copied(task, self._build(), self._device, n_calls=0)
         reason = self._why_not_batched(task, model)
-        if reason is None:
+        if reason is None and model is not None:
             contenders["batched"] = self._batched(task, model, n_rows)
             # Asked of all examples: some may have targets that no kernel takes.
             native = self._native_model(self._task) and self._native_model(task)
@@ -135,7 +140,7 @@ class Calibration:
         self._measure(contenders)
         # Compiling saves what lies between operations: where rows are as fast, that is little.
         is_worth_it = self._run_seconds(self._seconds[self._best()]) > _COMPILED_RUN_SECONDS
-        if self._can_be_compiled_faster() and is_worth_it:
+        if model is not None and self._can_be_compiled_faster() and is_worth_it:
             steps = CompiledSteps(task, model, self._layout, self._species, self._device)
             if steps.find(self._n_rows, min(task.train.batch_size, len(task.train))) is not None:
                 compiled = self._batched(task, model, self._n_rows, steps)
@@ -158,7 +163,7 @@ class Calibration:
             best == "native" and self._seconds["native"] > _MUCH_FASTER * self._seconds["batched"]
         )
 
-    def _why_not_batched(self, task: SupervisedTask, model: BatchedModel) -> str | None:
+    def _why_not_batched(self, task: SupervisedTask, model: BatchedModel | None) -> str | None:
         """Why the rows of a cohort cannot train as one computation."""
         with seeded(self._configuration.seed):
             reason, _ = why_not_batched(task, model, self._layout, self._device)
@@ -168,7 +173,10 @@ class Calibration:
         """A model with a kernel for its gradients, if there is one."""
         if not isinstance(task, SupervisedTask):
             return None
-        model = NativeModel(task, self._build(), self._layout, self._device, n_calls=0)
+        built = self._build()
+        if copied(task, built, self._device) is None:
+            return None
+        model = NativeModel(task, built, self._layout, self._device, n_calls=0)
         if model.why_not_trained is None:
             return model
         _logger.debug("The model has no kernel in C: %s.", model.why_not_trained)

@@ -35,7 +35,7 @@ from optuna_esgd.trainer.calibration import Calibration
 from optuna_esgd.trainer.direction import check_direction, warn_of_direction
 from optuna_esgd.trainer.diversity import check_cohort
 from optuna_esgd.trainer.examples import digest_of
-from optuna_esgd.trainer.faces import OptunaSampler, find_sampler
+from optuna_esgd.trainer.faces import OptunaSampler, check_has_study, find_sampler
 from optuna_esgd.trainer.first_examples import check_builds_anew, check_examples
 from optuna_esgd.trainer.landscape import TaskLandscape, check_can_ask, check_can_move
 from optuna_esgd.trainer.loop import WorkLoop
@@ -478,11 +478,7 @@ def _describe_anchor(anchor: Mapping[str, Tensor] | None) -> str:
 
 def _refuse_fixed_parameters(trial: Trial) -> None:
     """An individual's hyperparameters are part of its plan; a trial cannot bring others."""
-    if getattr(trial, "study", None) is None:
-        raise StudyError(
-            f"An ESGDTrainer needs a trial of a study, got {type(trial).__name__}: an individual "
-            "is trained within a population. To try it, use a small study in memory."
-        )
+    check_has_study(trial, "An ESGDTrainer")
     if trial._fixed_params:
         raise StudyError(
             "enqueue_trial cannot choose hyperparameters for an ESGDTrainer: they are planned for "

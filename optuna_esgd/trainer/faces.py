@@ -116,6 +116,19 @@ class OptunaSampler(Protocol):
         ...
 
 
+def check_has_study(trial: object, who: str) -> None:
+    """Refuse a trial of no study, such as a ``FixedTrial``.
+
+    Raises:
+        StudyError: See above.
+    """
+    if getattr(trial, "study", None) is None:
+        raise StudyError(
+            f"{who} needs a trial of a study, got {type(trial).__name__}: an individual is "
+            "trained within a population. To try it, use a small study in memory."
+        )
+
+
 def find_sampler(study: optuna.Study) -> OptunaSampler:
     """The study's ESGDSampler.
 

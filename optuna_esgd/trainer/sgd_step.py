@@ -28,12 +28,12 @@ from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.species.state import flatten_state, restore_state
 from optuna_esgd.store.opening import open_population
 from optuna_esgd.trainer.births import Births, offspring_outcomes, snapshot_row
-from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.trainer.faces import check_has_study, find_sampler
 from optuna_esgd.trainer.iterate_mean import IterateMean
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.preemption import Checkpoints
 from optuna_esgd.trainer.progress import Progress
-from optuna_esgd.trainer.rates import multiplied_rates
+from optuna_esgd.trainer.rates import scaled_rates
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.show import attributes, replace_trial
 from optuna_esgd.trainer.spending import Spending, counted
@@ -82,11 +82,7 @@ def sgd_step(
     Raises:
         StudyError: The trial is of no study, such as a ``FixedTrial``.
     """
-    if getattr(trial, "study", None) is None:
-        raise StudyError(
-            f"sgd_step needs a trial of a study, got {type(trial).__name__}: an individual is "
-            "trained within a population. To try an objective, use a small study in memory."
-        )
+    check_has_study(trial, "sgd_step")
     return SgdStep(trial, model, evaluate, optimizer=optimizer, calibrate=calibrate, store=store)
 
 
@@ -330,7 +326,7 @@ class SgdStep:
         if self._optimizer is None:
             return contextlib.nullcontext()
         factor = rate_factor(self._configuration.rate_schedule, number, n_epochs)
-        return multiplied_rates(self._optimizer, factor)
+        return scaled_rates(self._optimizer, factor, keeps_changes=True)
 
     def _score(self, model: nn.Module) -> float:
         self._n_evaluations += 1

@@ -15,7 +15,7 @@ from torch import nn
 
 import optuna_esgd as esgd
 from optuna_esgd.species import SGD, CycleStabilizedSGD, EntropySGD, RMSprop, Species
-from optuna_esgd.trainer import workshop
+from optuna_esgd.trainer import calibration, workshop
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
 
@@ -163,6 +163,17 @@ def test_models_that_cannot_be_batched_train_all_the_same(
         values.append([trial.value for trial in study.trials])
     assert values[0] == values[1]
     assert re.search(reason, caplog.text)
+
+
+def test_a_measured_study_trains_what_cannot_be_copied_row_by_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "_SHORT_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(calibration, "_NATIVE_RUN_GRADIENTS", 0)
+    study = make_study(n_generations=2)
+    trainer = esgd.ESGDTrainer(make_task(model=Locked))
+    study.optimize(trainer, n_trials=4)
+    assert trainer.open(study).configuration.backend == "rows"
 
 
 def test_parameters_without_elements_are_batched(caplog: pytest.LogCaptureFixture) -> None:
