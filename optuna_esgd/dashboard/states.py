@@ -18,7 +18,7 @@ from optuna_esgd.dashboard.studies import Studies
 from optuna_esgd.engine.individual import Chronicle, Individual
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.visualization import draw_all, key_numbers
-from optuna_esgd.visualization.history import history_of
+from optuna_esgd.visualization.history import find_scales, history_of
 from optuna_esgd.visualization.key_numbers import KeyNumbers
 
 # However many pages are open, a study is read at most this often, and four fifths of the time
@@ -90,7 +90,8 @@ class States:
 def _make_state(
     study: optuna.Study, chronicle: Chronicle, configuration: Mapping[str, Any]
 ) -> Compressed:
-    history = history_of(chronicle, configuration, study.study_name)
+    scales = find_scales(study, chronicle)
+    history = history_of(chronicle, configuration, study.study_name, scales)
     figures = [_describe_figure(name, figure) for name, figure in draw_all(history).items()]
     facts = {
         "study": {

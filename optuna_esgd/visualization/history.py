@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from optuna_esgd.engine.individual import Birth, Chronicle, Individual, Reference, Span
 from optuna_esgd.evolution.space import Value
@@ -24,6 +25,8 @@ from optuna_esgd.store.opening import open_results
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
+
+_Numbers = FloatDistribution | IntDistribution
 
 BIRTHS: tuple[Birth, ...] = get_args(Birth)
 
@@ -50,6 +53,7 @@ class History:
         n_back_offs: (n,)
         n_epochs: (n,)
         hyperparameters: n mappings.
+        is_log: Whether a hyperparameter is searched on a log scale, by name, where it is known.
         first_parent: (n,) row of the individual whose species and hyperparameters it inherited;
             -1 for founders.
         child: (edges,) row of an individual, once per parent it has.
@@ -76,6 +80,7 @@ class History:
     n_back_offs: Integers
     n_epochs: Integers
     hyperparameters: tuple[Mapping[str, Value], ...]
+    is_log: Mapping[str, bool]
     first_parent: Integers
     child: Integers
     parent: Integers
@@ -137,7 +142,7 @@ class History:
 
 
 def read_history(study: optuna.Study, *, store: str | None = None) -> History:
-    """Read a study's population once: two queries, no weights, one snapshot.
+    """Read a study's population once: no weights, one snapshot, and the trials of a few founders.
 
     Args:
         study: One whose population trains weights; workers may go on writing.
@@ -148,11 +153,37 @@ def read_history(study: optuna.Study, *, store: str | None = None) -> History:
         StorageError: The database cannot be reached, or has tables of another version.
     """
     population = open_results(study, store)
-    return history_of(population.chronicle(), population.configuration, study.study_name)
+    chronicle = population.chronicle()
+    return history_of(
+        chronicle, population.configuration, study.study_name, find_scales(study, chronicle)
+    )
 
 
-def history_of(chronicle: Chronicle, configuration: Mapping[str, Any], study_name: str) -> History:
-    """Turn a chronicle into columns."""
+def find_scales(study: optuna.Study, chronicle: Chronicle) -> dict[str, bool]:
+    """Whether numbers are searched on a log scale, by name, as the first trials with them say."""
+    first: dict[str, int] = {}
+    for one in chronicle.individuals:
+        if one.trial_number is not None and one.fitness is not None:
+            first = dict.fromkeys(one.hyperparameters, one.trial_number) | first
+    storage, is_log = study._storage, {}
+    for number in set(first.values()):  # not all trials of the study, which may be many
+        try:
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+        except KeyError:  # a population that is shown in a study without its trials
+            continue
+        for name, distribution in storage.get_trial(trial_id).distributions.items():
+            if first.get(name) == number and isinstance(distribution, _Numbers):
+                is_log[name] = distribution.log
+    return is_log
+
+
+def history_of(
+    chronicle: Chronicle,
+    configuration: Mapping[str, Any],
+    study_name: str,
+    is_log: Mapping[str, bool] = {},
+) -> History:
+    """Turn a chronicle, and what ``find_scales`` says, into columns."""
     finished = [
         one
         for one in chronicle.individuals
@@ -181,6 +212,7 @@ def history_of(chronicle: Chronicle, configuration: Mapping[str, Any], study_nam
         n_back_offs=_integers([one.n_back_offs for one in finished]),
         n_epochs=_integers([one.n_epochs for one in finished]),
         hyperparameters=tuple(one.hyperparameters for one in finished),
+        is_log=is_log,
         **_descent(finished, chronicle.individuals),
         spans=chronicle.spans,
         best_fitness=min(ends, default=math.inf),

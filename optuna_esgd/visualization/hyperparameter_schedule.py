@@ -41,7 +41,7 @@ class Row(NamedTuple):
     Attributes:
         name: As the user, or the species, calls it.
         choices: What the values count from 0; empty for numbers.
-        is_log: Whether a log axis shows more.
+        is_log: Whether it is searched on a log scale, or, where that is not known, spread like it.
         generation: (k,)
         value: (k,)
         trial: (k,) -1 where there is none.
@@ -155,7 +155,7 @@ def _row(history: History, name: str, is_on_line: Booleans) -> Row:
     return Row(
         name=name,
         choices=choices,
-        is_log=not choices and helps_log(value, tails=0.05),
+        is_log=not choices and _is_log(history.is_log.get(name), value),
         generation=history.generation[at],
         value=value,
         trial=history.trial[at],
@@ -164,6 +164,12 @@ def _row(history: History, name: str, is_on_line: Booleans) -> Row:
         is_drawn=history.rank[at] < n_drawn,
         on_line=is_on_line[at],
     )
+
+
+def _is_log(is_declared: bool | None, value: Floats) -> bool:
+    if is_declared is None:
+        return helps_log(value, tails=0.05)
+    return is_declared and bool(np.all(value > 0))  # one name may have several ranges
 
 
 def _choice(value: Value) -> str:

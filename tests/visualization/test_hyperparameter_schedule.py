@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.store.opening import open_results
+from optuna_esgd.visualization.history import read_history
 from optuna_esgd.visualization.hyperparameter_schedule import (
     draw_hyperparameter_schedule,
     hyperparameter_schedule,
@@ -56,6 +62,33 @@ def test_one_outlier_does_not_make_an_axis_logarithmic() -> None:
     values = [0.0001] + [0.5 + 0.01 * k for k in range(40)]
     flat = history(*(one(0, k, 1.0, hyperparameters={"x": v}) for k, v in enumerate(values)))
     assert not hyperparameter_schedule(flat).rows[0].is_log
+
+
+@pytest.mark.parametrize("is_log", [True, False])
+def test_an_axis_follows_the_scale_that_is_searched(is_log: bool) -> None:
+    """However the values lie: of the toy's, those of the learning rates alone spread widely."""
+    study = toy_study(6, 4)
+    guessed = {row.name: row.is_log for row in hyperparameter_schedule(read_history(study)).rows}
+    assert guessed["lr"]
+    assert not guessed["beta"]
+    for founder in open_results(study).individuals(generation=0):
+        given = {
+            name: FloatDistribution(1e-6, 1.0, log=is_log)
+            if name in ("lr", "beta")
+            else CategoricalDistribution([value])
+            for name, value in founder.hyperparameters.items()
+        }
+        values = dict(founder.hyperparameters)
+        study.add_trial(optuna.trial.create_trial(value=1.0, params=values, distributions=given))
+    rows = {row.name: row for row in hyperparameter_schedule(read_history(study)).rows}
+    assert rows["lr"].is_log is rows["beta"].is_log is is_log
+
+
+def test_no_axis_is_logarithmic_where_a_value_is_zero() -> None:
+    """One name may have had several ranges, and the first of them only is looked at."""
+    ones = [one(0, k, 1.0, hyperparameters={"x": value}) for k, value in enumerate((0.0, 0.5))]
+    both = replace(history(*ones), is_log={"x": True})
+    assert not hyperparameter_schedule(both).rows[0].is_log
 
 
 def test_drawing() -> None:
