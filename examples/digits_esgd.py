@@ -1,11 +1,11 @@
 """The same network, trained as a population by ESGD. Compare with digits_plain.py."""
 
-import sys
 from functools import partial
 
 import optuna
 import torch
 from digits_data import BATCH_SIZE, VARIANTS, error_rate, load_examples
+from example_name import example_name
 from torch import nn
 
 import optuna_esgd as esgd
@@ -44,5 +44,5 @@ def main(name: str = "mlp", *, n_generations: int = 6) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

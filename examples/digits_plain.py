@@ -3,10 +3,9 @@
 ``python digits_plain.py noisy_cnn`` trains another network, or on labels of which 30 % are wrong.
 """
 
-import sys
-
 import torch
 from digits_data import BATCH_SIZE, VARIANTS, error_rate, load_examples
+from example_name import example_name
 from torch import nn
 
 
@@ -36,5 +35,5 @@ def main(name: str = "mlp", *, n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

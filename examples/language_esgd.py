@@ -1,10 +1,10 @@
 """The same network, trained as a population by ESGD. Compare with language_plain.py."""
 
-import sys
 from functools import partial
 
 import optuna
 import torch
+from example_name import example_name
 from language_data import BATCH_SIZE, VARIANTS, cross_entropy, load_examples, perplexity
 from torch import nn
 
@@ -49,5 +49,5 @@ def main(name: str = "lstm", *, n_generations: int = 6) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

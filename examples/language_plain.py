@@ -3,9 +3,8 @@
 ``python language_plain.py transformer`` trains a small transformer instead of an LSTM.
 """
 
-import sys
-
 import torch
+from example_name import example_name
 from language_data import BATCH_SIZE, VARIANTS, cross_entropy, load_examples, perplexity
 
 
@@ -33,5 +32,5 @@ def main(name: str = "lstm", *, n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

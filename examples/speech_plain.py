@@ -3,9 +3,8 @@
 ``python speech_plain.py lstm`` reads whole utterances instead of frames.
 """
 
-import sys
-
 import torch
+from example_name import example_name
 from speech_data import VARIANTS, error_rate
 from torch import nn
 
@@ -36,5 +35,5 @@ def main(name: str = "dnn", *, n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

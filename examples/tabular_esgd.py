@@ -1,10 +1,10 @@
 """The same network, trained as a population by ESGD. Compare with tabular_plain.py."""
 
-import sys
 from functools import partial
 
 import optuna
 import torch
+from example_name import example_name
 from tabular_data import BATCH_SIZE, VARIANTS, load_examples
 
 import optuna_esgd as esgd
@@ -42,5 +42,5 @@ def main(name: str = "diabetes", *, n_generations: int = 6) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

@@ -3,9 +3,8 @@
 ``python tabular_plain.py wine`` learns another table; the third is breast_cancer.
 """
 
-import sys
-
 import torch
+from example_name import example_name
 from tabular_data import BATCH_SIZE, VARIANTS, load_examples
 
 
@@ -32,5 +31,5 @@ def main(name: str = "diabetes", *, n_epochs: int = 24) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(VARIANTS, __doc__)).items():
         print(f"{what} {value:.4f}")

@@ -5,11 +5,11 @@ Each is a Task with a training loop of its own. ``python toys.py deceptive`` run
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 
 import optuna
 import torch
+from example_name import example_name
 from torch import Tensor, nn
 
 import optuna_esgd as esgd
@@ -209,5 +209,5 @@ def main(name: str = "plane") -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for what, value in main(*sys.argv[1:]).items():
+    for what, value in main(example_name(BENCHMARKS, __doc__)).items():
         print(f"{what} {value:.4f}")

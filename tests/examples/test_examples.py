@@ -112,6 +112,23 @@ def _n_trials(database: Path, state: str) -> int:
             connection.close()
 
 
+@pytest.mark.parametrize(
+    ("script", "first"),
+    [("digits_plain.py", "mlp"), ("tabular_esgd.py", "diabetes"), ("toys.py", "plane")],
+)
+def test_a_wrong_name_is_answered_with_the_right_ones(script: str, first: str) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, "nonsense"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(f"invalid choice: 'nonsense' .choose from '?{first}", done.stderr)
+
+
 def run_drawing(script: str, folder: Path) -> str:
     """Run an example that draws a figure, and check that it did."""
     figure = folder / "figure.html"
