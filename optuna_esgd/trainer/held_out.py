@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from optuna_esgd.errors import TaskError
-from optuna_esgd.trainer.examples import Examples
+from optuna_esgd.errors import ConfigurationError, TaskError
+from optuna_esgd.trainer.examples import Examples, ExampleSet
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 
 Test = Callable[[nn.Module], Mapping[str, float]]
@@ -23,11 +23,23 @@ class HeldOut:
         task: Knows how to run the model.
         examples: Inputs and targets.
         metrics: Mean over a batch, by name; the task's loss if empty.
+
+    Raises:
+        ConfigurationError: The task is no supervised one, or the examples are none.
     """
 
     task: SupervisedTask
     examples: Examples
     metrics: Mapping[str, Criterion] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse now what would fail after hours of training."""
+        if not isinstance(self.task, SupervisedTask):
+            raise ConfigurationError(
+                f"HeldOut needs a SupervisedTask, got {type(self.task).__name__}. For a task with "
+                "a loop of its own write a function (model) -> numbers by name."
+            )
+        ExampleSet.of(self.examples, self.task.validation.batch_size, "examples of HeldOut")
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Mean of each metric over the examples."""

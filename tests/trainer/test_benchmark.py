@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -104,3 +105,22 @@ def test_a_recipe_of_no_epochs_is_refused() -> None:
     recipe = esgd.Recipe(optimizer=torch.optim.SGD, settings={"lr": 0.2})
     with pytest.raises(ConfigurationError, match="n_epochs must be at least 1, got 0"):
         recipe.prepare(nn.Linear(1, 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("examples", "words"),
+    [
+        ((1, 2), "examples of HeldOut must hold tensors or arrays, got int"),
+        (torch.ones(6, 1), r"must be \(inputs, targets\), a Dataset or a DataLoader, got Tensor"),
+        ((torch.ones(6, 1), torch.ones(5)), "has 6 inputs but 5 targets"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused_at_once(examples: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        esgd.HeldOut(make_task(), examples)
+
+
+def test_what_is_held_out_is_for_a_supervised_task() -> None:
+    inputs = torch.ones(6, 1)
+    with pytest.raises(ConfigurationError, match="needs a SupervisedTask, got function"):
+        esgd.HeldOut(make_task, (inputs, inputs))  # type: ignore[arg-type]
