@@ -7,6 +7,7 @@ A range has a *scale* on which its values are spread evenly: ``"linear"``, ``"lo
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias
@@ -18,6 +19,7 @@ from optuna_esgd.errors import ConfigurationError
 Scale = Literal["linear", "log", "one_minus"]
 Value: TypeAlias = float | int | str | bool | None
 
+_LARGEST = sys.float_info.max  # whole numbers may be larger, and then have no logarithm
 _SHRINK, _GROW = 0.8, 1.25  # Jaderberg et al. 2017, section 4: perturb by 0.8 or 1.25
 
 
@@ -91,11 +93,11 @@ def _check_range(range_: FloatRange | IntRange) -> None:
     numbers = [low, high, *([range_.step] if is_whole else ()), *optional]
     if any(isinstance(number, bool) or not isinstance(number, kind) for number in numbers):
         raise ConfigurationError(f"{name} needs {wanted} numbers, got {_in_words(range_)}.")
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+    if not -_LARGEST <= low <= high <= _LARGEST:
         raise ConfigurationError(
             f"{name} needs finite bounds with low <= high, got [{low}, {high}]."
         )
-    if range_.step is not None and not (math.isfinite(range_.step) and range_.step > 0):
+    if range_.step is not None and not 0 < range_.step <= _LARGEST:
         raise ConfigurationError(f"{name} needs step > 0, got {range_.step!r}.")
     if range_.scale not in ("linear", "log", "one_minus"):
         raise ConfigurationError(

@@ -7,6 +7,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
@@ -35,6 +36,9 @@ _NOT_SEARCHED = frozenset({"generator"})
 
 # Optimizers that refuse bad values themselves, and may be shown the ends of ranges beforehand.
 _CHECKED_MODULES = ("torch.optim", "optuna_esgd.optim")
+
+# Of torch.optim where a number is expected: None and tensors are for it to judge.
+_MAY_BE_NUMBERS = (Real, Tensor, tuple, type(None))
 
 
 class Species:
@@ -241,9 +245,9 @@ class Species:
             return Choices(tuple(setting))
         default = self._arguments.defaults.get(name)
         is_number = isinstance(default, int | float) and not isinstance(default, bool)
-        # Torch's own would compare the text with a number, and say so.
+        # Torch's own would compare it with a number, and say so.
         is_torch = self.optimizer_class.__module__.startswith("torch.optim")
-        if isinstance(setting, str) and is_number and is_torch:
+        if is_number and is_torch and not isinstance(setting, _MAY_BE_NUMBERS):
             raise ConfigurationError(
                 f"{name} of {self.name} must be a number, a range (low, high), or a list of a few "
                 f"values to choose from, got {setting!r}."

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import optuna
 import pytest
 import torch
 
@@ -142,6 +143,11 @@ def test_needs_closure() -> None:
         (lambda: SGD(lr=(0.0, 0.1)), "log range needs low > 0"),
         (lambda: SGD(lr=[]), "at least one value"),
         (lambda: SGD(lr="fast"), "lr of SGD must be a number, a range .*, got 'fast'"),
+        (
+            lambda: SGD(lr=optuna.distributions.FloatDistribution(1e-3, 1, log=True)),
+            "lr of SGD must be a number, a range .*, got FloatDistribution",
+        ),
+        (lambda: SGD(lr={"low": 0}), "lr of SGD must be a number, a range .*, got {'low': 0}"),
         (lambda: SGD(lr=None), "SGD refuses"),
         (lambda: SGD(nesterov=True, momentum=0), "Nesterov momentum requires"),
         (lambda: SGD(learning_rate=0.1), "no hyperparameter 'learning_rate'"),
