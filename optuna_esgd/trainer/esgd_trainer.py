@@ -462,13 +462,19 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
 
 
 def _as_state(anchor: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
+    if anchor is None:
+        return None
+    got, state = type(anchor).__name__, anchor
     if isinstance(anchor, nn.Module):
-        return anchor.state_dict()
-    if anchor is None or isinstance(anchor, Mapping):
-        return anchor
+        state = anchor.state_dict()
+    if isinstance(state, Mapping):
+        if state and all(isinstance(one, Tensor) for one in state.values()):
+            return state
+        kinds = sorted({type(one).__name__ for one in state.values()})
+        got += f" of {' and '.join(kinds) or 'nothing'}"
     raise ConfigurationError(
-        f"anchor must be a model or its state dict, got {type(anchor).__name__}. Load files "
-        "first, e.g. with safetensors.torch.load_file."
+        f"anchor must be a model or its state dict, which holds tensors by name, got {got}. Load "
+        "files first, e.g. with safetensors.torch.load_file."
     )
 
 

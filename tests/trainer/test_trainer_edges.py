@@ -269,6 +269,20 @@ def test_wrong_arguments_are_refused_at_once() -> None:
         several.optimize(esgd.ESGDTrainer(task), n_trials=1)
 
 
+@pytest.mark.parametrize(
+    ("anchor", "words"),
+    [
+        ({}, "got dict of nothing"),
+        (nn.Sequential(), "got Sequential of nothing"),
+        ({"model": {}, "epoch": 1}, "got dict of dict and int"),
+    ],
+    ids=["nothing", "no layers", "a checkpoint"],
+)
+def test_an_anchor_holds_tensors(anchor: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"anchor must be a model or .*{words}"):
+        esgd.ESGDTrainer(make_task(), anchor=anchor)
+
+
 def test_a_population_that_diverges_as_a_whole_is_announced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
