@@ -112,11 +112,12 @@ def _compare(parsed: argparse.Namespace) -> int:
         print(kept, file=sys.stderr)
         return INTERRUPTED
     save(comparison)
+    asked = comparison.of(arms)  # the file may have others, and keeps them
     console = Console()
-    for table in tables(comparison):
+    for table in tables(asked):
         console.print(table)
     if parsed.figure is not None:
-        draw(comparison).write_html(parsed.figure, include_plotlyjs=True)
+        draw(asked).write_html(parsed.figure, include_plotlyjs=True)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from optuna_esgd.comparison.runs import Run
@@ -25,6 +25,13 @@ class Comparison(NamedTuple):
     name: str
     equal_gradients: dict[str, list[Run]]
     equal_cost: dict[str, list[Run]]
+
+    def of(self, arms: Collection[str]) -> Comparison:
+        """The same of some arms only."""
+        return self._replace(
+            equal_gradients={a: same for a, same in self.equal_gradients.items() if a in arms},
+            equal_cost={a: same for a, same in self.equal_cost.items() if a in arms},
+        )
 
 
 class Unit(NamedTuple):

@@ -303,6 +303,21 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "seed 0" not in capsys.readouterr().err  # nothing is done again
 
 
+def test_the_command_shows_the_arms_that_are_asked_for(
+    comparison: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = f"{Path(__file__).parent / 'benchmarks.py'}:build"
+    path, figure = tmp_path / "c.json", tmp_path / "c.html"
+    write_json(comparison._replace(name=named), path)
+    options = ["--seeds", "2", "--json", str(path), "--figure", str(figure)]
+    assert main(["compare", named, "--arms", "single", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "single" in printed
+    assert "pbt" not in printed
+    assert '"pbt"' not in figure.read_text("utf-8")
+    assert list(read_json(path, named).equal_gradients) == ["esgd", "single", "pbt"]
+
+
 trainer = build().trainer()
 
 
