@@ -28,13 +28,16 @@ class OperatorEffect(NamedTuple):
 
     Attributes:
         elite_shares: (G, births) how the m best of each generation were born; rows add up to 1.
-        gains: Per kind of birth but founders, minimum, quartiles and maximum of what one SGD step
-            gained, as a part of the value at birth; absent where nobody was born that way.
+        gains: Per kind of birth but founders, 5 %, quartiles and 95 % of what one SGD step gained;
+            absent where nobody was born that way.
+        is_relative: Whether gains are parts of the value at birth. They are differences where
+            training takes fitness across zero, or away from it: there parts say nothing.
         names: Of the kinds of birth, for readers.
     """
 
     elite_shares: Floats
     gains: dict[Birth, Floats]
+    is_relative: bool
     names: Mapping[Birth, str]
 
 
@@ -43,7 +46,8 @@ def plot_operator_effect(study: optuna.Study, *, store: str | None = None) -> go
 
     Above: shares of the kinds of birth among the elite (after Cui et al. 2018, Fig. 2). Below:
     how much of its value at birth an individual's SGD step took away, by kind of birth; 5 % to
-    95 %, quartiles, median. Founders are left out: from random weights everything is a gain.
+    95 %, quartiles, median. Founders are left out: from random weights everything is a gain. Where
+    training takes values across zero it is how much they gained, not which part.
 
     Args:
         study: One whose population trains weights.
@@ -61,17 +65,21 @@ def operator_effect(history: History) -> OperatorEffect:
     counts = np.zeros((history.n_generations, len(BIRTHS)))
     np.add.at(counts, (history.generation[elite], history.birth[elite]), 1)
     born, ended = history.birth_fitness, history.fitness
-    known = np.isfinite(born) & np.isfinite(ended) & (born != 0)
+    known = np.isfinite(born) & np.isfinite(ended) & (history.birth != BIRTHS.index("founder"))
+    keeps_side = (np.sign(born) == np.sign(ended)) | (ended == 0)
+    is_relative = bool(keeps_side[known].all())
     gain = np.full(history.n_individuals, np.nan)
     with np.errstate(over="ignore"):
-        gain[known] = (born[known] - ended[known]) / np.abs(born[known])
+        gain[known] = born[known] - ended[known]
+        if is_relative:  # of zero there is nothing to gain
+            np.divide(gain, np.abs(born), out=gain, where=known & (born != 0))
     gains: dict[Birth, Floats] = {}
     for index, birth in enumerate(BIRTHS):
         mine = gain[np.isfinite(gain) & (history.birth == index)]
-        if birth != "founder" and len(mine):
+        if len(mine):
             gains[birth] = np.quantile(mine, (0.05, 0.25, 0.5, 0.75, 0.95))
     names = {**_NAMES, "survivor": "Copy of one of the best"} if history.is_truncating else _NAMES
-    return OperatorEffect(counts / counts.sum(axis=1, keepdims=True), gains, names)
+    return OperatorEffect(counts / counts.sum(axis=1, keepdims=True), gains, is_relative, names)
 
 
 def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
@@ -80,8 +88,9 @@ def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
     n_generations = len(shown.elite_shares)
     looks = styles([shown.names[birth] for birth in BIRTHS])
     stack_shares(figure, shown.elite_shares, looks, title="Elite", row=1)
+    scale, of_what = (100, " (Part of the Value at Birth)") if shown.is_relative else (1, "")
     for birth, quantiles in shown.gains.items():
-        low, first, median, third, high = ([float(100 * one)] for one in quantiles)
+        low, first, median, third, high = ([float(scale * one)] for one in quantiles)
         figure.add_box(
             y=[shown.names[birth]],
             lowerfence=low,
@@ -99,8 +108,8 @@ def draw_operator_effect(shown: OperatorEffect) -> go.Figure:
     figure.update_yaxes(type="category", row=2, col=1)
     count_generations(figure, n_generations, row=1)
     figure.update_xaxes(
-        title_text="Gain of an SGD Step (Part of the Value at Birth)",
-        ticksuffix="%",
+        title_text=f"Gain of an SGD Step{of_what}",
+        ticksuffix="%" if shown.is_relative else "",
         range=None,
         autorange=True,
         rangemode="tozero",

@@ -39,6 +39,30 @@ def test_gains_are_parts_of_the_value_at_birth() -> None:
     assert gains["recombination"].tolist() == [0.5] * 5  # who diverged has no gain
 
 
+@pytest.mark.parametrize(
+    ("born", "ended", "is_relative", "gain"),
+    [
+        (0.001, -5.0, False, 5.001),
+        (-1.0, 1.0, False, -2.0),
+        (0.0, -2.0, False, 2.0),
+        (2.0, 0.0, True, 1.0),
+        (0.0, 0.0, True, 0.0),
+    ],
+)
+def test_across_zero_gains_are_differences(
+    born: float, ended: float, is_relative: bool, gain: float
+) -> None:
+    """A value that nearly was zero at birth has changed by thousands of percent."""
+    shown = operator_effect(history(one(0, 0, 9.0), one(1, 0, ended, 0, birth_fitness=born)))
+    assert shown.is_relative is is_relative
+    assert shown.gains["elite"] == pytest.approx([gain] * 5)
+    figure = draw_operator_effect(shown)
+    box = next(trace for trace in figure.data if trace.type == "box")
+    assert box.median[0] == pytest.approx(100 * gain if is_relative else gain)
+    assert ("Part" in figure.layout.xaxis2.title.text) is is_relative
+    assert (figure.layout.xaxis2.ticksuffix == "%") is is_relative
+
+
 @given(histories())
 def test_shares_add_up(read: History) -> None:
     shown = operator_effect(read)
