@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import optuna
 from rich.console import Console
 
+from optuna_esgd.engine.actions import Stop
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
-from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.worker.cluster import (
     Node,
     Request,
@@ -30,7 +32,7 @@ from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.luggage import name_on_nodes, pack_luggage
 from optuna_esgd.worker.progress import PopulationProgress
 from optuna_esgd.worker.ray_crew import Crew
-from optuna_esgd.worker.run import count_cohorts
+from optuna_esgd.worker.run import count_cohorts, end_here
 from optuna_esgd.worker.signals import INTERRUPTED, stopping_on_signals
 
 _KNOCK_SECONDS = 10.0
@@ -64,7 +66,10 @@ def run_on_ray(
     console = Console(stderr=True, log_path=False)
     with _connected(ray, address, pack_luggage(workplace)):
         nodes = _find_nodes(ray)
-        elsewhere, loop, share = _prepare(workplace, request, nodes)
+        trainer, study, elsewhere, share = _prepare(workplace, request, nodes)
+        loop = trainer.open(study)
+        if isinstance(loop.decide(), Stop):
+            return end_here(trainer, study, checkpoint_seconds=checkpoint_seconds, console=console)
         console.log(_describe(share, nodes))
         with (
             stopping_on_signals(lambda _n_signals: None) as signals,
@@ -81,7 +86,7 @@ def run_on_ray(
 
 def _prepare(
     workplace: Workplace, request: Request, nodes: Sequence[Node]
-) -> tuple[Workplace, WorkLoop, Share]:
+) -> tuple[ESGDTrainer, optuna.Study, Workplace, Share]:
     """Open the population; the workplace as it is on the nodes, and how these are shared out."""
     machines = {node.machine for node in nodes}
     storage = reachable_by_all(workplace.storage, machines)
@@ -103,7 +108,7 @@ def _prepare(
         storage=storage,
         store=trainer.store,
     )
-    return elsewhere, loop, share(count_cohorts(loop))
+    return trainer, study, elsewhere, share(count_cohorts(loop))
 
 
 def _describe(share: Share, nodes: Sequence[Node]) -> str:

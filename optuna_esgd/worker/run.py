@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+import optuna
 from rich.console import Console
 
 from optuna_esgd.engine.actions import Stop
+from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.worker.devices import environment, share_out
@@ -50,11 +52,8 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
     trainer.expected_workers = len(devices)
     loop = trainer.open(study)
     console = Console(stderr=True, log_path=False)
-    if isinstance(loop.decide(), Stop):  # what dead workers have left is shown by this process
-        console.log("There is nothing left to train.")
-        status = work_until_stopped(trainer, study, checkpoint_seconds=checkpoint_seconds)
-        console.log(describe_end(loop) if status == 0 else _STOPPED)
-        return 0 if status == 0 else INTERRUPTED
+    if isinstance(loop.decide(), Stop):
+        return end_here(trainer, study, checkpoint_seconds=checkpoint_seconds, console=console)
     if n_workers is None:
         devices = devices[: count_cohorts(loop)]
     crew = "1 worker" if len(devices) == 1 else f"{len(devices)} workers"
@@ -83,6 +82,26 @@ def run(workplace: Workplace, *, n_workers: int | None, checkpoint_seconds: floa
         return INTERRUPTED
     console.log(describe_end(loop))
     return 0
+
+
+def end_here(
+    trainer: ESGDTrainer, study: optuna.Study, *, checkpoint_seconds: float, console: Console
+) -> int:
+    """End a run with nothing left to train: this process shows what dead workers have left.
+
+    Args:
+        trainer: What was trained.
+        study: Where.
+        checkpoint_seconds: See ``work``.
+        console: Where it says so.
+
+    Returns:
+        The exit status: 0 when all is done, 130 when interrupted.
+    """
+    console.log("There is nothing left to train.")
+    status = work_until_stopped(trainer, study, checkpoint_seconds=checkpoint_seconds)
+    console.log(describe_end(trainer.open(study)) if status == 0 else _STOPPED)
+    return 0 if status == 0 else INTERRUPTED
 
 
 def count_cohorts(loop: WorkLoop) -> int:

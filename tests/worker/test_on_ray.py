@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -26,6 +28,7 @@ from optuna_esgd.trainer.preemption import Preemption
 from optuna_esgd.worker.loading import Workplace, open_workplace
 from optuna_esgd.worker.work import work
 from tests.databases import MakeDatabase
+from tests.worker.runs import FILE
 
 ROOT = Path(__file__).parents[2]
 TRAINER = "train_on_ray.py:trainer"
@@ -191,6 +194,31 @@ def test_stopped_and_robbed_of_a_node_the_run_makes_the_same_bits(
     logs = {log: log.read_bytes() for log in session.rglob("*") if log.is_file()}
     assert any(b"loaded from" in text for text in logs.values())
     assert not [log for log, text in logs.items() if PASSWORD.encode() in text]
+
+
+def test_a_finished_study_starts_no_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/esgd.db"
+    trainer, study = open_workplace(
+        Workplace(trainer=f"{FILE}:trainer", storage=url, study="s", device="cpu")
+    )
+    assert work(trainer, study, checkpoint_seconds=300, preemption=Preemption())
+    n_trials = len(study.trials)
+    here = {"NodeManagerHostname": socket.gethostname(), "Resources": {"CPU": 2}, "Alive": True}
+    without_actors = SimpleNamespace(
+        init=lambda **_: None,
+        shutdown=lambda: None,
+        nodes=lambda: [here],
+        exceptions=SimpleNamespace(RayError=RuntimeError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", without_actors)
+    options = ["--storage", url, "--study", "s", "--device", "cpu", "--ray"]
+    assert main(["run", f"{FILE}:trainer", *options]) == 0
+    said = capsys.readouterr().err
+    assert "There is nothing left to train." in said
+    assert "All 3 generations are done." in said
+    assert len(load_study(url, "s").trials) == n_trials
 
 
 def command(*options: str) -> int:
