@@ -6,7 +6,7 @@ import math
 
 from optuna_esgd.doctor.differences import difference
 from optuna_esgd.doctor.findings import Finding
-from optuna_esgd.doctor.patient import Patient
+from optuna_esgd.doctor.patient import Cohort, Patient
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.trainer.rows import RowTraining, score_rows
 from optuna_esgd.trainer.seeding import build_seeded
@@ -60,8 +60,8 @@ def examine_batched_training(patient: Patient) -> Finding:
     """
     if patient.why_trains_by_row is not None:
         return _not_batched(_TRAINING, "trained", patient.why_trains_by_row)
-    rows = _one_of_each_species(patient)
-    if not rows:
+    founders = _one_of_each_species(patient)
+    if not founders:
         return Finding(
             examination=_TRAINING,
             severity="ok",
@@ -69,17 +69,17 @@ def examine_batched_training(patient: Patient) -> Finding:
             "and where training is unstable rounding alone leads elsewhere.",
         )
     patient.say("training founders one by one, to compare with batched training")
-    distances = {}
-    for species, row in rows.items():
-        distances[species] = _distance(patient, row)
+    distances = {
+        species: _distance(patient, cohort, row) for species, (cohort, row) in founders.items()
+    }
     worst = max(distances, key=distances.__getitem__)
     numbers = {f"distance {name}": one for name, one in distances.items()}
     if distances[worst] <= _MOST_OF_THE_WAY:
         return Finding(
             examination=_TRAINING,
             severity="ok",
-            found=f"{' and '.join(rows)}: after an epoch a founder trained in a cohort ends where "
-            f"plain PyTorch leads it; {distances[worst]:.1g} of the way apart at most.",
+            found=f"{' and '.join(distances)}: after an epoch a founder trained in a cohort ends "
+            f"where plain PyTorch leads it; {distances[worst]:.1g} of the way apart at most.",
             numbers=numbers,
         )
     return Finding(
@@ -95,19 +95,19 @@ def examine_batched_training(patient: Patient) -> Finding:
     )
 
 
-def _one_of_each_species(patient: Patient) -> dict[str, int]:
-    """Species -> a row of the first cohort that got better in its epoch."""
-    cohort = patient.cohorts[0]
-    found: dict[str, int] = {}
-    for row, one in enumerate(cohort.individuals):
-        if cohort.fitness[row] < cohort.birth_fitness[row]:
-            found.setdefault(one.species, row)
+def _one_of_each_species(patient: Patient) -> dict[str, tuple[Cohort, int]]:
+    """Species -> a founder that got better in its epoch: its cohort, and its row there."""
+    found: dict[str, tuple[Cohort, int]] = {}
+    for cohort in patient.cohorts:
+        for row, one in enumerate(cohort.individuals):
+            if cohort.fitness[row] < cohort.birth_fitness[row]:
+                found.setdefault(one.species, (cohort, row))
     return found
 
 
-def _distance(patient: Patient, row: int) -> float:
+def _distance(patient: Patient, cohort: Cohort, row: int) -> float:
     """How far apart the ends are, as a share of the way."""
-    cohort, only = patient.cohorts[0], range(row, row + 1)
+    only = range(row, row + 1)
     births = cohort.births.rows(only)
     training = RowTraining(
         patient.task,

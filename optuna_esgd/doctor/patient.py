@@ -126,9 +126,13 @@ class Patient:
 
     @property
     def few_to_train(self) -> list[Individual]:
-        """Founders to train again: a batched cohort as it is, or the first one."""
+        """Founders to train again: the first, or, batched, a cohort and the species it lacks."""
         first = list(self.cohorts[0].individuals)
-        return first if self.why_trains_by_row is None else first[:1]
+        if self.why_trains_by_row is not None:
+            return first[:1]
+        found = {one.species for one in first}
+        others = {one.species: one for one in self.individuals if one.species not in found}
+        return [*first, *others.values()]
 
     def model(self, row: int) -> nn.Module:
         """A new model with the weights of a row."""
@@ -213,7 +217,7 @@ def _workshop(loop: WorkLoop) -> TaskWorkshop:
 
 
 def _train_founders(loop: WorkLoop, device: torch.device, say: Say) -> list[Cohort]:
-    """Train cohorts of founders until there are enough of them, or it has taken long."""
+    """Train cohorts of founders: enough of them and all species, unless it takes long."""
     configuration = loop.configuration
     founders = loop.population.individuals(generation=0)
     n_wanted = max(_WANTED_FOUNDERS, configuration.n_parents)
@@ -221,11 +225,15 @@ def _train_founders(loop: WorkLoop, device: torch.device, say: Say) -> list[Coho
     watch = Stopwatch(device)
     trained: list[Cohort] = []
     n_trained = 0
+    missing = {one.species for one in founders}
     for number, numbers in enumerate(cohorts(configuration, configuration.population_size)):
-        is_late = watch.seconds() > _LONG_SECONDS
-        if n_trained >= n_wanted or (is_late and n_trained >= n_least):
+        if n_trained >= n_least and watch.seconds() > _LONG_SECONDS:
             break
         members = [one for one in founders if one.reference.number in numbers]
+        species = {one.species for one in members}
+        if n_trained >= n_wanted and not missing & species:
+            continue
+        missing -= species
         who = (
             f"founders {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"founder {number}"
         )

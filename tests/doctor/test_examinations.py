@@ -149,3 +149,20 @@ def test_a_species_without_a_batched_rule_is_compared_too() -> None:
     found = examine_batched_training(admit(trainer))
     assert found.severity == "ok"
     assert "Adam" in found.found
+
+
+SEVERAL = ["SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "Adamax"]
+
+
+def test_with_workers_every_species_is_examined_too() -> None:
+    """Each of so many workers trains one founder at a time, so a cohort has one species."""
+    trainer = ESGDTrainer(healthy.make_task(), species=SEVERAL, device="cpu")
+    patient = admit(trainer, n_workers=40, population_size=40)
+    assert {one.species for one in patient.individuals} == set(SEVERAL)
+    assert len(patient.individuals) < 8 + len(SEVERAL)
+    assert {one.species for one in patient.few_to_train} == set(SEVERAL)
+    assert len(patient.few_to_train) == len(SEVERAL)
+    assert examine_training(patient).severity == "ok"
+    found = examine_batched_training(patient)
+    assert found.severity == "ok"
+    assert set(found.numbers) == {f"distance {name}" for name in SEVERAL}
