@@ -87,12 +87,12 @@ def examine_time(patient: Patient) -> Finding:
     if n_generations is None:
         found += " How many generations there are the file's sampler does not say."
     else:
+        n_evaluations = one.n_evaluations * n_generations + _of_founders(configuration)
         found += (
             f" All {n_generations}: {duration(one.seconds * n_generations)}, "
             f"{one.n_gradients * n_generations:,.0f} gradients, "
             f"{one.n_forwards * n_generations:,.0f} forward passes and "
-            f"{one.n_evaluations * n_generations + _births(configuration):,} evaluations; the "
-            "database's work comes on top."
+            f"{n_evaluations:,} evaluations; the database's work comes on top."
         )
     advice = _advice(patient, measured, scoring, breeding)
     return Finding(
@@ -162,18 +162,24 @@ def _shared(seconds: list[float], n_workers: int) -> float:
     return max(busy)
 
 
-def _scored_epochs(configuration: Configuration) -> int:
-    """How often one SGD step asks for fitness; see ``BackOffRule``."""
+def _scored_epochs(configuration: Configuration, n_epochs: int | None = None) -> int:
+    """How often an SGD step, or its first so many epochs, ask for fitness; see ``BackOffRule``."""
     rule = BackOffRule(configuration.back_off, math.inf)
-    last = configuration.n_epochs - 1
+    last = (configuration.n_epochs if n_epochs is None else n_epochs) - 1
     n_scored = sum(rule.is_scored(is_last_epoch=epoch == last) for epoch in range(last + 1))
     n_longer = last if configuration.average_steps else 0
     return n_scored * (2 if configuration.average_iterates else 1) + n_longer
 
 
-def _births(configuration: Configuration) -> int:
-    """Founders are scored once more, at birth."""
-    return configuration.population_size
+def _of_founders(configuration: Configuration) -> int:
+    """How many more evaluations the first generation takes than each of the others.
+
+    Founders are scored once more, at birth; and each of their auditions ends by itself.
+    """
+    n_auditions = configuration.n_auditions
+    in_audition = _scored_epochs(configuration, configuration.n_epochs // n_auditions)
+    n_more = 1 + n_auditions * in_audition - _scored_epochs(configuration)
+    return configuration.population_size * n_more
 
 
 def _measure(patient: Patient) -> Measured:

@@ -39,7 +39,11 @@ ADDED_FIELDS: Mapping[str, Any] = {
     "average_iterates": False,
     "average_steps": False,
     "keep_probability": 0.0,
+    "n_auditions": 1,
 }
+# How names of species begin in ``Configuration.described``, and what keeps a cohort together.
+OF_SPECIES = "species "
+OF_DIVERSITY = "diversity"
 
 # What older studies do not say of their task.
 _ADDED_WORDS = frozenset({"anchor", "loss", "metric"})
@@ -55,6 +59,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "average_iterates": False,
         "average_steps": False,
         "keep_probability": 0.0,
+        "n_auditions": 1,
     },
     "coevolve": {
         "n_epochs": 4,
@@ -66,6 +71,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "average_iterates": True,
         "average_steps": True,
         "keep_probability": 0.2,
+        "n_auditions": 4,
     },
 }
 
@@ -96,6 +102,10 @@ class Configuration:
             anew.
         keep_probability: Chance that an individual trains on with the very species and values of
             its birth parent; with ``"perturb"`` only.
+        n_auditions: How many sets of species and hyperparameters each founder tries from its
+            birth on, for an equal part of K_s each, before it keeps the best of them; 1 where
+            there are not several species to choose between, or where a cohort depends on each
+            other.
         inherit_optimizer_state: Whether momentum and the like are inherited while the species
             stays the same.
         learning_rate_decay: Factor per generation on both bounds of the range of ``lr``.
@@ -136,6 +146,7 @@ class Configuration:
     explore: ExploreName
     resample_probability: float
     keep_probability: float
+    n_auditions: int
     inherit_optimizer_state: bool
     learning_rate_decay: float
     rate_schedule: RateSchedule
@@ -181,6 +192,11 @@ class Configuration:
             ),
             ("resample_probability", 0 <= self.resample_probability <= 1, "in [0, 1]"),
             ("keep_probability", 0 <= self.keep_probability <= 1, "in [0, 1]"),
+            (
+                "n_auditions",
+                self.n_auditions >= 1 and self.n_epochs % self.n_auditions == 0,
+                f"at least 1 and a divisor of n_epochs = {self.n_epochs}",
+            ),
             ("learning_rate_decay", 0 < self.learning_rate_decay <= 1, "in (0, 1]"),
             (
                 "rate_schedule",
@@ -290,6 +306,7 @@ class Settings:
     explore: ExploreName | None = None
     resample_probability: float = 0.1
     keep_probability: float | None = None
+    n_auditions: int | None = None
     inherit_optimizer_state: bool | None = None
     learning_rate_decay: float | None = None
     rate_schedule: RateSchedule | None = None
@@ -305,8 +322,8 @@ class Settings:
         ``seed`` and ``n_generations`` may stay None: no preset knows them.
 
         Raises:
-            ConfigurationError: The preset is not known, ``population_size`` is no number, or
-                ``keep_probability`` would do nothing.
+            ConfigurationError: The preset is not known, ``population_size`` or ``n_epochs`` is no
+                number, or ``keep_probability`` or ``n_auditions`` would do nothing.
         """
         if self.preset not in PRESETS:
             raise ConfigurationError(
@@ -327,14 +344,19 @@ class Settings:
             settings["average_iterates"] &= settings["back_off"] == "best"
         if self.average_steps is None:
             settings["average_steps"] &= settings["average_iterates"] is True
-        if self.keep_probability and settings["explore"] != "perturb":
-            raise ConfigurationError(
-                "keep_probability is for explore='perturb', where values are inherited; with "
-                f"explore={settings['explore']!r} it would do nothing, got "
-                f"{self.keep_probability!r}."
-            )
+        for name, given, neutral in (
+            ("keep_probability", self.keep_probability, 0),
+            ("n_auditions", self.n_auditions, 1),
+        ):
+            if given is not None and given != neutral and settings["explore"] != "perturb":
+                raise ConfigurationError(
+                    f"{name} is for explore='perturb', where values are inherited; with "
+                    f"explore={settings['explore']!r} it would do nothing, got {given!r}."
+                )
         if self.keep_probability is None and self.selection == "truncation":
             settings["keep_probability"] = 0.0  # only copies explore, and those do
+        if self.n_auditions is None:
+            settings["n_auditions"] = _n_auditions(settings)
         return settings
 
     def configure(
@@ -356,9 +378,19 @@ class Settings:
             backend: None for batched.
 
         Raises:
-            ConfigurationError: A number is out of range.
+            ConfigurationError: A number is out of range, or would do nothing.
         """
         settings = self.resolve()
+        words = described or {}
+        n_species = sum(name.startswith(OF_SPECIES) for name in words)
+        if n_species < 2 or OF_DIVERSITY in words:
+            if n_species and self.n_auditions not in (None, 1):
+                raise ConfigurationError(
+                    "n_auditions is for several species, of which founders try more than one, and "
+                    "for founders that train apart from each other; with a single species, or "
+                    f"with diversity=, it must be 1 or None, got {self.n_auditions!r}."
+                )
+            settings["n_auditions"] = 1 if self.n_auditions is None else self.n_auditions
         mu = settings["population_size"]
         return Configuration(
             **{**settings, "seed": seed if self.seed is None else self.seed},
@@ -367,6 +399,17 @@ class Settings:
             described=dict(described or {}),
             backend="batched" if backend is None else backend,
         )
+
+
+def _n_auditions(settings: Mapping[str, Any]) -> int:
+    """As many as the preset says or fewer, so that they are equal parts of the SGD step.
+
+    Where nothing is inherited, or copies explore only, there is one.
+    """
+    if settings["explore"] != "perturb" or settings["selection"] == "truncation":
+        return 1
+    n_epochs: int = _plain(_CONFIGURED["n_epochs"], settings["n_epochs"])
+    return max(n for n in range(1, settings["n_auditions"] + 1) if n_epochs % n == 0)
 
 
 def _by_name(configuration: Mapping[str, Any]) -> dict[str, Any]:

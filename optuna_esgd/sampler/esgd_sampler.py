@@ -124,6 +124,10 @@ class ESGDSampler(BaseSampler):
         keep_probability: Chance that a network trains on with the very hyperparameters of its
             parent, unperturbed (with ``"perturb"``); as the preset says if None. Concerns training
             only.
+        n_auditions: How many sets of species and hyperparameters each founder tries, starting
+            from the same weights and for an equal part of ``n_epochs`` each, to keep the one that
+            took it furthest. As the preset says if None (as many as divide ``n_epochs``, 4 at
+            most). Concerns trainers with several species, and without ``diversity``.
         inherit_optimizer_state: Whether momentum and the like are inherited while the species
             stays the same; as the preset says if None.
         learning_rate_decay: Factor per generation on both bounds of learning rates' range (not of
@@ -178,6 +182,7 @@ class ESGDSampler(BaseSampler):
         explore: Literal["perturb", "resample"] | BaseSampler | None = None,
         resample_probability: float = 0.1,
         keep_probability: float | None = None,
+        n_auditions: int | None = None,
         inherit_optimizer_state: bool | None = None,
         learning_rate_decay: float | None = None,
         rate_schedule: RateSchedule | None = None,
@@ -207,6 +212,7 @@ class ESGDSampler(BaseSampler):
             explore=_explore_name(explore),
             resample_probability=resample_probability,
             keep_probability=keep_probability,
+            n_auditions=n_auditions,
             inherit_optimizer_state=inherit_optimizer_state,
             learning_rate_decay=learning_rate_decay,
             rate_schedule=rate_schedule,

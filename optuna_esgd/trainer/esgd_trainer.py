@@ -14,7 +14,13 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 from torch import Tensor, nn
 
-from optuna_esgd.engine.configuration import BACKENDS, Backend, Configuration
+from optuna_esgd.engine.configuration import (
+    BACKENDS,
+    OF_DIVERSITY,
+    OF_SPECIES,
+    Backend,
+    Configuration,
+)
 from optuna_esgd.engine.ports import Explore, Population
 from optuna_esgd.errors import ConfigurationError, StudyError
 from optuna_esgd.genome.layout import Layout
@@ -347,9 +353,9 @@ class ESGDTrainer:
 
     def _describe(self) -> dict[str, str]:
         """What a study remembers of this trainer, in words."""
-        choices = {"mutation": self._mutation, "diversity": self.diversity}
+        choices = {"mutation": self._mutation, OF_DIVERSITY: self.diversity}
         return {
-            **{f"species {name!r}": repr(one) for name, one in self.species.items()},
+            **{f"{OF_SPECIES}{name!r}": repr(one) for name, one in self.species.items()},
             **{f"task's {name!r}": repr(range_) for name, range_ in self.task.space.items()},
             **{name: repr(choice) for name, choice in choices.items() if choice is not None},
             "anchor": _describe_anchor(self._anchor),

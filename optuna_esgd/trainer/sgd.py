@@ -66,6 +66,8 @@ def run_sgd_step(
     configuration: Configuration,
     checkpoints: Checkpoints,
     ahead: Sequence[Tensors] = (),
+    *,
+    n_epochs: int | None = None,
 ) -> tuple[list[Progress], dict[int, Tensors]]:
     """Train a cohort for K_s epochs; with back-off nobody ends worse than it was born.
 
@@ -76,11 +78,14 @@ def run_sgd_step(
         checkpoints: Where the step goes on that another worker began, and is told of progress.
         ahead: By row, how far from its birth weights training begins, see ``trainer.step_mean``;
             nothing for all of them if empty.
+        n_epochs: To end after the first so many of the K_s epochs; after all of them if None.
 
     Returns:
         One record per row; and by row how far training has got from where it ended, of those
         whose next SGD step goes on from there.
     """
+    if n_epochs is None:
+        n_epochs = configuration.n_epochs
     saved = checkpoints.load()
     mean = StepMean() if configuration.average_steps else None
     if saved is None:
@@ -96,9 +101,9 @@ def run_sgd_step(
         rules = [
             BackOffRule(configuration.back_off, one.fitness, one.n_back_offs) for one in progress
         ]
-    for number in range(progress[0].n_epochs, configuration.n_epochs):
+    for number in range(progress[0].n_epochs, n_epochs):
         spent = training.train_epoch(number)
-        is_last = number + 1 == configuration.n_epochs
+        is_last = number + 1 == n_epochs
         for row, one in enumerate(progress):
             one.n_gradients += spent[row].n_gradients
             one.n_forwards += spent[row].n_forwards

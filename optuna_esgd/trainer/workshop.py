@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from optuna_esgd.engine.auditions import candidates
 from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
@@ -16,6 +17,7 @@ from optuna_esgd.genome.layout import Layout
 from optuna_esgd.genome.matrix import Matrix
 from optuna_esgd.operators import ClusterSuppression, Diversity, Mutation
 from optuna_esgd.species.base import Species
+from optuna_esgd.trainer.auditions import Auditions
 from optuna_esgd.trainer.batched import BatchedTraining, score_batched
 from optuna_esgd.trainer.batched_model import (
     BatchedModel,
@@ -32,6 +34,7 @@ from optuna_esgd.trainer.progress import Progress
 from optuna_esgd.trainer.rows import RowTraining, score_rows
 from optuna_esgd.trainer.seeding import build_seeded, seeded
 from optuna_esgd.trainer.sgd import Training, run_sgd_step
+from optuna_esgd.trainer.spaces import join_spaces
 from optuna_esgd.trainer.step_mean import split_state
 from optuna_esgd.trainer.supervised import SupervisedTask
 from optuna_esgd.trainer.task import Task
@@ -75,6 +78,7 @@ class TaskWorkshop:
         self._task = task
         self._configuration = configuration
         self._species = species
+        self._spaces = join_spaces(species, task)
         self.births = births
         self._layout = layout
         self._device = device
@@ -113,10 +117,38 @@ class TaskWorkshop:
 
     def train(self, individuals: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
         """Run the SGD step of a cohort."""
+        generation = individuals[0].reference.generation
+        if generation == 0 and self._configuration.n_auditions > 1:
+            outcomes = self._audition(individuals, checkpoints)
+        else:
+            outcomes = self._train(individuals, checkpoints, self._configuration.n_epochs)
+        if self.worker_name is not None:
+            self.births.remember(generation, outcomes, worker=self.worker_name())
+        return outcomes
+
+    def _audition(self, founders: Sequence[Individual], checkpoints: Checkpoints) -> list[Outcome]:
+        """Let founders try one set of species and hyperparameters after the other."""
+        n_auditions = self._configuration.n_auditions
+        auditions = Auditions(checkpoints)
+        for number in range(auditions.n_held, n_auditions):
+            trying = candidates(founders, self._configuration, self._spaces, audition=number)
+            trying = [auditions.introduce(one) for one in trying]
+            n_epochs = self._configuration.n_epochs // n_auditions
+            auditions.hold(trying, self._train(trying, auditions, n_epochs))
+            if number + 1 < n_auditions:
+                auditions.pause()
+        return auditions.outcomes
+
+    def _train(
+        self, individuals: Sequence[Individual], checkpoints: Checkpoints, n_epochs: int
+    ) -> list[Outcome]:
+        """Train a cohort from its birth on, for the first so many of the K_s epochs."""
         ordered, training, ahead = self._begin(individuals)
         weights = training.weights
         births = weights.clone() if isinstance(self._diversity, ClusterSuppression) else None
-        progress, left = run_sgd_step(training, ordered, self._configuration, checkpoints, ahead)
+        progress, left = run_sgd_step(
+            training, ordered, self._configuration, checkpoints, ahead, n_epochs=n_epochs
+        )
         if self._configuration.inherit_optimizer_state:
             ends = [
                 {**training.optimizer_state(row), **left.get(row, {})}
@@ -127,14 +159,10 @@ class TaskWorkshop:
         if isinstance(self._diversity, ClusterSuppression) and births is not None:
             for row in suppress(self._diversity, births, weights, progress):
                 ends[row] = self.births.optimizer_state(ordered[row])
-        outcomes = [
+        return [
             _outcome(one, progress[row], snapshot_row(weights, row), ends[row])
             for row, one in enumerate(ordered)
         ]
-        if self.worker_name is not None:
-            generation = ordered[0].reference.generation
-            self.births.remember(generation, outcomes, worker=self.worker_name())
-        return outcomes
 
     def evaluate(self, offspring: Sequence[Individual], *, best_fitness: float) -> list[Outcome]:
         """Breed a cohort of offspring and score them.

@@ -50,6 +50,8 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ("explore", "'perturb', 'resample' or an Optuna sampler", ["tpe", 0]),
     ("resample_probability", "in [0, 1]", [-0.1, 1.1, math.nan]),
     ("resample_probability", "a number", ["0.1", False]),
+    ("n_auditions", "at least 1 and a divisor of n_epochs = 4", [0, -1, 3, 8]),
+    ("n_auditions", "a whole number", ["2", 2.0, True]),
     ("keep_probability", "in [0, 1]", [-0.1, 1.1, math.nan]),
     ("keep_probability", "a number", ["0.1", False]),
     ("inherit_optimizer_state", "True or False", [1, "yes"]),
@@ -158,6 +160,7 @@ def test_a_configuration_does_not_change() -> None:
                 "average_iterates": False,
                 "average_steps": False,
                 "keep_probability": 0.0,
+                "n_auditions": 1,
                 "n_epochs": 1,
             },
         ),
@@ -172,6 +175,7 @@ def test_a_configuration_does_not_change() -> None:
                 "average_iterates": True,
                 "average_steps": True,
                 "keep_probability": 0.2,
+                "n_auditions": 4,
                 "n_epochs": 4,
             },
         ),
@@ -179,7 +183,10 @@ def test_a_configuration_does_not_change() -> None:
 )
 def test_presets(preset: Preset, expected: dict[str, Any]) -> None:
     """As in ALGORITHM.md, section 4."""
-    chosen = Settings(preset=preset).configure(seed=3, cohort_size=None, maximize=True)
+    several = {"species 'SGD'": "SGD()", "species 'Adam'": "Adam()"}
+    chosen = Settings(preset=preset).configure(
+        seed=3, cohort_size=None, maximize=True, described=several
+    )
     expected |= {
         "population_size": 16,
         "n_offspring": 64,
@@ -253,6 +260,42 @@ def test_nothing_is_kept_where_nothing_is_inherited(settings: dict[str, Any]) ->
         Settings(**settings, keep_probability=0.5).resolve()
 
 
+@pytest.mark.parametrize("settings", [{"preset": "paper"}, {"explore": "sampler"}])
+def test_nobody_auditions_where_nothing_is_inherited(settings: dict[str, Any]) -> None:
+    assert Settings(**settings, n_epochs=4, n_auditions=1).resolve()["n_auditions"] == 1
+    assert Settings(**settings, n_epochs=4).resolve()["n_auditions"] == 1
+    with pytest.raises(ConfigurationError, match=r"n_auditions is for explore='perturb'.* got 2"):
+        Settings(**settings, n_epochs=4, n_auditions=2).resolve()
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "n_auditions"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 1), (6, 3), (8, 4), (10, 2)]
+)
+def test_auditions_are_equal_parts_of_the_sgd_step(n_epochs: int, n_auditions: int) -> None:
+    assert Settings(n_epochs=n_epochs).resolve()["n_auditions"] == n_auditions
+    settings = Settings(n_epochs=n_epochs, n_auditions=n_epochs + 1)
+    with pytest.raises(ConfigurationError, match=f"a divisor of n_epochs = {n_epochs}, got"):
+        settings.configure(seed=0, cohort_size=None, maximize=False)
+
+
+@pytest.mark.parametrize("described", [None, {}, {"data": "some"}, {"species 'SGD'": "SGD()"}])
+def test_only_several_species_are_auditioned(described: dict[str, str] | None) -> None:
+    chosen = Settings().configure(seed=0, cohort_size=None, maximize=False, described=described)
+    assert chosen.n_auditions == 1
+
+
+def test_one_species_cannot_be_auditioned() -> None:
+    settings = Settings(n_auditions=2)
+    with pytest.raises(ConfigurationError, match=r"with a single species.* or None, got 2"):
+        settings.configure(
+            seed=0, cohort_size=None, maximize=False, described={"species 'SGD'": "SGD()"}
+        )
+
+
+def test_copies_explore_and_founders_of_theirs_do_not_audition() -> None:
+    assert Settings(selection="truncation").resolve()["n_auditions"] == 1
+
+
 @given(st.integers(2, 500))
 def test_defaults_grow_with_the_population(mu: int) -> None:
     chosen = Settings(population_size=mu).configure(seed=0, cohort_size=None, maximize=False)
@@ -284,6 +327,7 @@ OTHER: dict[str, Any] = {
     "explore": "resample",
     "resample_probability": 0.2,
     "keep_probability": 0.5,
+    "n_auditions": 2,
     "inherit_optimizer_state": False,
     "learning_rate_decay": 0.8,
     "rate_schedule": "cosine",

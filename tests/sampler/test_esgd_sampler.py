@@ -63,6 +63,7 @@ class TestSettings:
             "explore": "perturb",
             "resample_probability": 0.2,
             "keep_probability": 0.3,
+            "n_auditions": 1,
             "inherit_optimizer_state": True,
             "learning_rate_decay": 0.8,
             "rate_schedule": "cosine",

@@ -130,7 +130,7 @@ def long_epoch(
             return super().train_epoch(model, optimizer, epoch)
 
     monkeypatch.setattr("optuna_esgd.trainer.workshop.why_not_batched", lambda *_: ("no", "no"))
-    study = make_study(2, n_generations=1, n_epochs=3)
+    study = make_study(2, n_generations=1, n_epochs=3, n_auditions=1)
     task = make_task("mlp")
     task.__class__ = Slow
     loop = esgd.ESGDTrainer(task, cohort_size=1).open(study)

@@ -211,7 +211,7 @@ def test_coupling_draws_a_population_together() -> None:
     spreads = []
     for diversity in (None, ElasticCoupling(0.01), ElasticCoupling(0.3)):
         # Back-off is hard to please on so few examples: everyone may improve on noise.
-        study = make_study(n_epochs=6, n_offspring=0, n_elites=4)
+        study = make_study(n_epochs=6, n_offspring=0, n_elites=4, n_auditions=1)
         torch.manual_seed(0)
         train(study, 4, diversity=diversity, cohort_size=4, name="mlp", anchor=MODELS["mlp"][0]())
         spreads.append(spread(study))

@@ -40,7 +40,7 @@ def train(species: list[Any], n_trials: int, **settings: Any) -> optuna.Study:
 
 def test_by_name_among_others_and_the_guarantee_holds(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "optuna_esgd"):
-        study = train(["stdp", "SGD"], 12, resample_probability=0.3)
+        study = train(["stdp", "SGD"], 12, resample_probability=0.3, n_auditions=1)
     assert "row by row, not batched: species STDP listens to the layers" in caplog.text
     assert all(trial.value <= trial.user_attrs["value_at_birth"] for trial in study.trials)
     seen = {trial.params["species"] for trial in study.trials}
