@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,9 +10,12 @@ import torch
 import xxhash
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     Subset,
     TensorDataset,
     default_collate,
@@ -62,6 +65,7 @@ class ExampleSet:
         collate: Callable[[list[Any]], Any] = default_collate
         drop_last = False
         if isinstance(examples, DataLoader):
+            _check_takes_everyone_once(examples, name)
             drop_last = examples.drop_last and name == "train"
             if examples.batch_size is not None and override is None and name == "train":
                 batch_size = examples.batch_size
@@ -155,7 +159,15 @@ class ExampleSet:
             on_device = indices.to(device)
             return inputs[on_device], targets[on_device]
         items = [self._dataset[int(index)] for index in indices]  # type: ignore[index]
-        inputs, targets = self._collate(items)
+        batch = self._collate(items)
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise ConfigurationError(
+                "Examples must be pairs of inputs and targets, but a batch of them is "
+                f"{_in_words(batch)}. Have the Dataset return such pairs, or give a DataLoader a "
+                "collate_fn that makes (inputs, targets) of a list of examples; each of the two "
+                "may be a dict or a tuple."
+            )
+        inputs, targets = batch
         return _to_device(inputs, device), _to_device(targets, device)
 
 
@@ -167,6 +179,40 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
         content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
         digest.update(content.numpy().data)
     return digest.hexdigest()
+
+
+def _check_takes_everyone_once(loader: DataLoader[Any], name: str) -> None:
+    """Refuse a loader that chooses examples, or joins them to batches, by itself."""
+    if isinstance(loader.dataset, IterableDataset):
+        return  # which is refused anyway
+    if loader.batch_sampler is None:
+        raise ConfigurationError(
+            f"{name} is a DataLoader with batch_size=None, whose dataset makes batches itself; "
+            "it must hold single examples, since each individual draws its own batches of them."
+        )
+    own: object = loader.sampler
+    if type(loader.batch_sampler) is not BatchSampler or loader.batch_size is None:
+        own = loader.batch_sampler
+    elif isinstance(own, SequentialSampler) or (
+        isinstance(own, RandomSampler)
+        and not own.replacement
+        and own.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    ):
+        return
+    raise ConfigurationError(
+        f"{name} is a DataLoader with a sampler of its own ({type(own).__name__}), which would "
+        "not be used: each individual draws the order of all examples for itself. For some of "
+        "them give torch.utils.data.Subset(dataset, indices); to draw them otherwise, "
+        "SupervisedTask(batches=...)."
+    )
+
+
+def _in_words(batch: object) -> str:
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} of {', '.join(repr(name) for name in batch)}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"
 
 
 def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:
@@ -181,7 +227,14 @@ def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:
             raise ConfigurationError(
                 f"{name} must hold tensors or arrays, got {type(part).__name__}."
             )
-        tensors.append(torch.as_tensor(part))
+        tensor = torch.as_tensor(part)
+        if tensor.dim() == 0 or tensor.layout is not torch.strided:
+            got = "a single number" if tensor.dim() == 0 else f"a {tensor.layout} tensor"
+            raise ConfigurationError(
+                f"{name} must hold dense tensors with examples along the first dimension, "
+                f"got {got}."
+            )
+        tensors.append(tensor)
     inputs, targets = tensors
     if len(inputs) != len(targets):
         raise ConfigurationError(

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError
@@ -158,7 +166,9 @@ class Named(torch.utils.data.Dataset[dict[str, Tensor]]):
             r"of validation \(inputs: torch.float32 of shape \(2, 4\); targets: torch.int",
         ),
         ({"train": (INPUTS, TARGETS + 7)}, "first examples of train .*IndexError: Target"),
-        ({"train": Named()}, r"first examples of train \(inputs: str; targets: str\): TypeError"),
+        ({"train": Named()}, "pairs of inputs and targets, .* is a dict of 'x', 'y'"),
+        ({"train": TensorDataset(INPUTS, INPUTS, TARGETS)}, "batch of them is a list of 3"),
+        ({"train": TensorDataset(INPUTS)}, "batch of them is a list of 1"),
         (
             {"validation": (INPUTS, TARGETS.float()), "metric": nn.functional.nll_loss},
             "metric of a new model cannot be computed on the first examples of validation",
@@ -172,6 +182,57 @@ def test_what_cannot_be_computed_is_refused_before_training(
     with pytest.raises(ConfigurationError, match=message):
         study.optimize(esgd.ESGDTrainer(make_task(**given)), n_trials=1)
     assert find_population(study, None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((INPUTS, torch.tensor(0)), "train must hold dense tensors .* got a single number"),
+        (
+            (INPUTS.to_sparse(), TARGETS),
+            r"train must hold dense .* got a torch\.sparse_coo tensor",
+        ),
+    ],
+)
+def test_tensors_that_are_no_examples_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make_task(train=given)
+
+
+ALL = TensorDataset(INPUTS, TARGETS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"sampler": SubsetRandomSampler(range(12))},
+        {"sampler": WeightedRandomSampler(torch.ones(24), 24)},
+        {"sampler": RandomSampler(ALL, replacement=True)},
+        {"sampler": RandomSampler(ALL, num_samples=8)},
+        {"batch_sampler": BatchSampler(SequentialSampler(ALL), 4, drop_last=False)},
+        {"batch_sampler": [[0, 1], [2, 3]]},
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_loaders_that_choose_examples_themselves_are_refused(
+    arguments: dict[str, Any], name: str
+) -> None:
+    """They would have been taken for loaders of all examples, those of the other half included."""
+    own = type(next(iter(arguments.values()))).__name__
+    message = rf"{name} is a DataLoader with a sampler of its own \({own}\).*Subset\(dataset"
+    with pytest.raises(ConfigurationError, match=message):
+        make_task(**{name: DataLoader(ALL, **arguments)})
+
+
+def test_loaders_of_ready_made_batches_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="batch_size=None, whose dataset makes batches"):
+        make_task(train=DataLoader(ALL, batch_size=None))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_loaders_of_all_examples_are_taken(shuffle: bool) -> None:
+    task = make_task(train=DataLoader(ALL, batch_size=6, shuffle=shuffle), batch_size=None)
+    assert task.train.n_batches == 4
 
 
 def test_a_model_for_whole_batches_is_not_refused() -> None:
