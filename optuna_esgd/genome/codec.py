@@ -132,7 +132,9 @@ def decode_row(manifest: bytes, payload: Payload, matrix: Matrix, row: int) -> N
         target = matrix.blocks[block.dtype][row]
         # Straight into the row where that is possible and there is nothing in it to refuse.
         is_direct = target.device.type == "cpu" and block.dtype != torch.bool
-        columns = target if is_direct else torch.empty(block.width, dtype=block.dtype)
+        columns = (
+            target if is_direct else torch.empty(block.width, dtype=block.dtype, device="cpu")
+        )
         _copy_from_bytes(source[start:end], columns, f"the {NAMES[block.dtype]} tensors")
         if not is_direct:
             target.copy_(columns)
@@ -242,7 +244,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _decode_span(span: _Span, payload: Payload) -> Tensor:
-    tensor = torch.empty(span.shape, dtype=span.dtype)
+    tensor = torch.empty(span.shape, dtype=span.dtype, device="cpu")
     source = memoryview(payload).cast("B")[span.start : span.end]
     _copy_from_bytes(source, tensor, repr(span.name))
     return tensor

@@ -64,7 +64,8 @@ class FunctionClosure(Closure):
     def __call__(self) -> Tensor:
         """Call the function with gradients on."""
         with torch.enable_grad():
-            return torch.as_tensor(self._function()).detach()
+            loss = self._function()
+            return loss.detach() if isinstance(loss, Tensor) else torch.as_tensor(loss)
 
     def loss(self) -> Tensor:
         """Call the function all the same: it may compute gradients."""

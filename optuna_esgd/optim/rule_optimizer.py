@@ -142,7 +142,7 @@ class RuleOptimizer(LimitedOptimizer):
                 state[name] = torch.zeros_like(parameter, requires_grad=False)
         for name, value in rule.counters.items():
             if name not in state:
-                state[name] = torch.tensor(value, dtype=torch.float32)
+                state[name] = torch.tensor(value, dtype=torch.float32, device="cpu")
         return state
 
     def _key(self, closure: Closure | None) -> Tensor:

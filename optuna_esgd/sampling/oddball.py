@@ -72,7 +72,7 @@ class OddballSampler(Sampler[list[int]]):
         self.alpha = alpha
         self.importance_weights = importance_weights
         self.generator = generator
-        self._errors = torch.ones(n, dtype=torch.float64)
+        self._errors = torch.ones(n, dtype=torch.float64, device="cpu")
 
     def __len__(self) -> int:
         """Batches in one pass: as many as it takes to draw n examples."""
@@ -103,7 +103,7 @@ class OddballSampler(Sampler[list[int]]):
         Raises:
             ConfigurationError: Not one error per index, or indices out of range.
         """
-        where = torch.as_tensor(indices, dtype=torch.int64).cpu()
+        where = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         values = errors.detach().to("cpu", torch.float64).abs()
         if where.dim() != 1 or where.shape != values.shape:
             raise ConfigurationError(
@@ -116,7 +116,7 @@ class OddballSampler(Sampler[list[int]]):
         for index, value in zip(where.tolist(), values.tolist(), strict=True):
             self._errors[index] = value
         finite = self._errors.isfinite()
-        largest = self._errors[finite].max() if finite.any() else torch.ones(())
+        largest = self._errors[finite].max() if finite.any() else torch.ones((), device="cpu")
         self._errors[~finite] = largest.to(torch.float64)
 
     def weights(self, indices: list[int] | Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class OddballSampler(Sampler[list[int]]):
 
         Take them before ``update``: they belong to the probabilities the batch was drawn with.
         """
-        where = torch.as_tensor(indices, dtype=torch.int64).cpu()
+        where = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         if not self.importance_weights:
-            return torch.ones(len(where), dtype=torch.float64)
+            return torch.ones(len(where), dtype=torch.float64, device="cpu")
         return 1.0 / (self.n * self.probabilities()[where])

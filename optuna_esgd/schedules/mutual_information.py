@@ -135,9 +135,11 @@ class MutualInformationLR(LRScheduler):
     @property
     def memory(self) -> dict[str, Tensor]:
         """What is remembered between calls, as (groups,) float64 tensors; can be set."""
-        memory = {"known": torch.tensor(self.known, dtype=torch.float64)}
+        memory = {"known": torch.tensor(self.known, dtype=torch.float64, device="cpu")}
         if self.information is not None:
-            memory["information"] = torch.tensor(self.information, dtype=torch.float64)
+            memory["information"] = torch.tensor(
+                self.information, dtype=torch.float64, device="cpu"
+            )
         return memory
 
     @memory.setter

@@ -278,7 +278,7 @@ class Species:
         for end in (0, -1):
             values = {name: ends(range_)[end] for name, range_ in self.space.items()}
             # Two dimensions, because Muon takes nothing else.
-            self.build([torch.zeros(1, 1, requires_grad=True)], values)
+            self.build([torch.zeros(1, 1, device="cpu", requires_grad=True)], values)
 
     def _find_batched(self) -> Rule | None:
         """The batched rule, unless a setting is none that it knows."""

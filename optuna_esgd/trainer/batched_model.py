@@ -225,7 +225,7 @@ def why_not_batched(
         with torch.no_grad():
             values = model.criterion(weights, inputs, targets)
             with evaluation_mode(plain), task.autocast(device):
-                expected = torch.as_tensor(criterion(plain(inputs), targets))
+                expected = torch.as_tensor(criterion(plain(inputs), targets), device=device)
         if values.shape != (2,):
             raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
         _check_agrees("criterion", values[0], expected)

@@ -119,9 +119,14 @@ class ExampleSet:
         return len(self._dataset)  # type: ignore[arg-type]
 
     @property
+    def everyone(self) -> Tensor:
+        """(examples,) the indices of all, on the CPU, whatever torch's default device is."""
+        return torch.arange(len(self), device="cpu")
+
+    @property
     def n_batches(self) -> int:
         """Batches in one pass."""
-        return len(self.cut(torch.arange(len(self))))
+        return len(self.cut(self.everyone))
 
     def cut(self, order: Tensor, dim: int = 0) -> list[Tensor]:
         """Cut indices along a dimension into batches; the last may be smaller, or dropped."""
@@ -142,13 +147,14 @@ class ExampleSet:
     def order(self, seed: int, lap: int = 0) -> Tensor:
         """(examples,) a permutation that depends on the seed and the number of the pass only."""
         seed = derive_seed(seed, "lap", lap) if lap else seed
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return torch.randperm(len(self), generator=generator, device="cpu")
 
     def batches(
         self, device: torch.device, seed: int | None = None, lap: int = 0
     ) -> Iterator[tuple[Any, Any]]:
         """One pass, in the order of ``seed``, or as they are where it is None."""
-        order = torch.arange(len(self)) if seed is None else self.order(seed, lap)
+        order = self.everyone if seed is None else self.order(seed, lap)
         for indices in self.cut(order):
             yield self.take(indices, device)
 
@@ -227,7 +233,7 @@ def _as_tensors(examples: object, name: str) -> tuple[Tensor, Tensor]:
             raise ConfigurationError(
                 f"{name} must hold tensors or arrays, got {type(part).__name__}."
             )
-        tensor = torch.as_tensor(part)
+        tensor = part if isinstance(part, torch.Tensor) else torch.from_numpy(part)
         if tensor.dim() == 0 or tensor.layout is not torch.strided:
             got = "a single number" if tensor.dim() == 0 else f"a {tensor.layout} tensor"
             raise ConfigurationError(

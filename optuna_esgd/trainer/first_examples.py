@@ -186,7 +186,7 @@ class _Trial:
         return True
 
     def _take(self, positions: range | list[int]) -> tuple[Any, Any]:
-        return self._examples.take(torch.tensor(list(positions)), _CPU)
+        return self._examples.take(torch.tensor(list(positions), device=_CPU), _CPU)
 
     def _value(self, inputs: Any, targets: Any) -> Any:
         with evaluation_mode(self._model), torch.no_grad(), self._task.autocast(_CPU):

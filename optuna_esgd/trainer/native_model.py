@@ -111,7 +111,7 @@ class NativeModel(BatchedModel):
 
     def _of_outputs(self, outputs: Tensor, targets: Tensor) -> Tensor:
         criterion = self._task.metric or self._task.loss
-        return torch.as_tensor(criterion(outputs, targets))
+        return torch.as_tensor(criterion(outputs, targets), device=outputs.device)
 
 
 class _Builder:
@@ -233,7 +233,7 @@ class _Builder:
         parameters = {name: p for name, p in plain.named_parameters() if p.requires_grad}
         batch_size = min(self._task.train.batch_size, len(self._task.train))
         for size in {batch_size, -(-batch_size // 2)}:
-            numbers = torch.arange(size).expand(2, size)
+            numbers = torch.arange(size, device="cpu").expand(2, size)
             losses = kernel.train(weights, *examples, numbers, gradients, keys)
             inputs, targets = (_in_double(one[:size]) for one in examples)
             with KeyedDropout(keys[1]):

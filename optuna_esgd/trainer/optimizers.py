@@ -390,7 +390,7 @@ def _block_places(
     return [
         torch.cat(
             [
-                torch.arange(starts[number], starts[number] + math.prod(shape))
+                torch.arange(starts[number], starts[number] + math.prod(shape), device="cpu")
                 for number, shape in shapes.items()
             ]
         )

@@ -72,7 +72,7 @@ def check_schedule(species: Mapping[str, Species], task: Task) -> None:
             name: range_.values[0] if isinstance(range_, Choices) else range_.low
             for name, range_ in one.space.items()
         }
-        optimizer = one.build([torch.zeros(1, 1, requires_grad=True)], lowest)
+        optimizer = one.build([torch.zeros(1, 1, device="cpu", requires_grad=True)], lowest)
         try:
             schedule(optimizer, 2)
         except (KeyError, TypeError, ValueError) as error:

@@ -215,7 +215,7 @@ class SupervisedTask(Task):
         epoch.spending.n_forwards += self.train.n_batches
         answers: list[tuple[Any, Any]] = []
         with evaluation_mode(model), self.autocast(epoch.device):
-            for indices in torch.arange(len(self.train)).split(self.validation.batch_size):
+            for indices in self.train.everyone.split(self.validation.batch_size):
                 inputs, targets = self.train.take(indices, epoch.device)
                 answers.append((model(inputs), targets))
         if not all(isinstance(part, Tensor) for answer in answers for part in answer):
@@ -239,7 +239,7 @@ class SupervisedTask(Task):
         device = next(model.parameters()).device
         total = 0.0
         with evaluation_mode(model), torch.no_grad(), self.autocast(device):
-            for indices in examples.cut(torch.arange(len(examples))):
+            for indices in examples.cut(examples.everyone):
                 inputs, targets = examples.take(indices, device)
                 total += float(criterion(model(inputs), targets)) * len(indices)
         return total / len(examples)
@@ -268,7 +268,7 @@ class SupervisedTask(Task):
         examples = self._calibration or self.train
         n_wanted = len(examples) if self._calibration else _CALIBRATION_EXAMPLES
         n_seen = 0
-        for indices in examples.cut(torch.arange(len(examples))):
+        for indices in examples.cut(examples.everyone):
             is_alone = n_seen > 0 and len(indices) == 1  # of which there are no statistics
             if n_seen >= n_wanted or is_alone:
                 return

@@ -53,7 +53,7 @@ class Epoch:
 
     def generator(self) -> torch.Generator:
         """A CPU generator seeded with ``seed``, e.g. for a ``DataLoader``."""
-        return torch.Generator().manual_seed(self.seed)
+        return torch.Generator("cpu").manual_seed(self.seed)
 
 
 class Task(abc.ABC):

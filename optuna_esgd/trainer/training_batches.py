@@ -60,7 +60,9 @@ class SampledBatches(TrainingBatches):
             self._indices = list(indices)
             # Now: they belong to the probabilities the batch was drawn with.
             self._weights = None if self._driven is None else self._driven.weights(self._indices)
-            yield self._examples.take(torch.tensor(self._indices), self._epoch.device)
+            yield self._examples.take(
+                torch.tensor(self._indices, device="cpu"), self._epoch.device
+            )
 
     @torch.no_grad()
     def measure_errors(self, model: nn.Module, batch_size: int) -> bool:
@@ -72,7 +74,7 @@ class SampledBatches(TrainingBatches):
         """
         if self._driven is None:
             return False
-        for indices in torch.arange(len(self._examples)).split(batch_size):
+        for indices in self._examples.everyone.split(batch_size):
             inputs, targets = self._examples.take(indices, self._epoch.device)
             errors = example_losses(self._loss, model(inputs), targets)
             self._driven.update(indices.tolist(), errors)
