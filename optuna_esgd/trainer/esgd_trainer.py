@@ -295,7 +295,7 @@ class ESGDTrainer:
         check_builds_anew(self._build_model, model)
         if isinstance(self.task, SupervisedTask):
             with seeded(0):  # which leaves random numbers as they are
-                check_examples(self.task, model, device=self.device)
+                check_examples(self.task, model, self.species, device=self.device)
 
     def workshop(
         self, ancestors: Ancestors, configuration: Configuration, layout: Layout

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.species.base import Species
 from optuna_esgd.trainer.examples import ExampleSet
+from optuna_esgd.trainer.spaces import lowest_values
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask, name_of
 from optuna_esgd.trainer.task import evaluation_mode
 
@@ -40,19 +43,27 @@ def check_builds_anew(build: Callable[[], nn.Module], model: nn.Module) -> None:
         )
 
 
-def check_examples(task: SupervisedTask, model: nn.Module, *, device: torch.device) -> None:
+def check_examples(
+    task: SupervisedTask,
+    model: nn.Module,
+    species: Mapping[str, Species],
+    *,
+    device: torch.device,
+) -> None:
     """Try two examples of each kind, on the CPU.
 
     Args:
         task: Whose examples, loss and metric.
-        model: A new one; its gradients are not kept.
+        model: A new one, of no use afterwards: its gradients are not kept, its weights may move.
+        species: Whose optimizers are to train it.
         device: Where it is to be trained. What fails here may work there, and is left to it,
             unless that is the CPU too.
 
     Raises:
         ConfigurationError: Examples are of another floating-point type than the model's, and it
             does not take them; or loss or metric cannot be computed, or is not one number, or not
-            a mean.
+            a mean; or the last batch has one example, which the model cannot train on; or it has
+            sparse gradients, which a species cannot train on.
     """
     is_conclusive = all(one.device == _CPU == device for one in model.parameters())
     scored = ("loss", task.loss) if task.metric is None else ("metric", task.metric)
@@ -63,6 +74,77 @@ def check_examples(task: SupervisedTask, model: nn.Module, *, device: torch.devi
         trial = _Trial(task, model, name, criterion, kind, examples)
         trial.check_precision()
         trial.check_value(is_conclusive=is_conclusive)
+    if type(task).train_epoch is SupervisedTask.train_epoch:
+        with _unchanged(model):
+            _check_training(task, model, species, is_conclusive=is_conclusive)
+
+
+def _check_training(
+    task: SupervisedTask,
+    model: nn.Module,
+    species: Mapping[str, Species],
+    *,
+    is_conclusive: bool,
+) -> None:
+    """Try the gradient of two examples, or of one where that is what the last batch has."""
+    [*_, last] = task.train.cut(task.train.everyone)
+    is_alone = len(last) == 1 and task.make_sampler is None
+    try:
+        loss = _gradient(task, model, last if is_alone else task.train.everyone[:2])
+    except Exception as error:
+        if is_conclusive and is_alone:
+            raise ConfigurationError(
+                f"The last batch of train is a single example of {len(task.train)}, on which the "
+                f"model cannot be trained: {type(error).__name__}: {_first_line(error)}. Choose "
+                "another batch_size, or give a DataLoader with drop_last=True."
+            ) from error
+        _logger.debug("Training could not be tried.", exc_info=True)
+        return
+    sparse = [name for name, one in model.named_parameters() if _has_sparse_gradient(one)]
+    for one in species.values() if sparse else ():
+        try:
+            parameters = [each for each in model.parameters() if each.requires_grad]
+            one.build(parameters, lowest_values(one)).step(lambda: float(loss))
+        except Exception as error:
+            raise ConfigurationError(
+                f"Species {one.name} cannot train this model, since the gradients of "
+                f"{sparse[0]!r} are sparse: {_first_line(error)}. Build the layer with "
+                "sparse=False."
+            ) from error
+
+
+def _gradient(task: SupervisedTask, model: nn.Module, positions: Tensor) -> Tensor:
+    """The loss of a few examples in training mode, whose gradient the model then has."""
+    model.train()
+    inputs, targets = task.train.take(positions, _CPU)
+    with torch.enable_grad(), task.autocast(_CPU):
+        loss = task.loss(model(inputs), targets)
+    loss.backward()
+    return loss.detach()
+
+
+def _has_sparse_gradient(parameter: nn.Parameter) -> bool:
+    return parameter.grad is not None and parameter.grad.is_sparse
+
+
+@contextlib.contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Leave modes, and buffers, which models may share, as they were; no gradients."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        for module, is_training in modes:
+            module.training = is_training
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+
+def _first_line(error: Exception) -> str:
+    [first, *_] = [*str(error).strip().splitlines(), ""]
+    return first.rstrip(".")
 
 
 class _Trial:
@@ -169,11 +251,10 @@ class _Trial:
             )
 
     def _why(self, error: Exception) -> str:
-        reason = str(error).strip().splitlines()
         return (
             f"The {self._name} of a new model cannot be computed on the first examples of "
             f"{self._kind} (inputs: {_in_words(self._inputs)}; targets: "
-            f"{_in_words(self._targets)}): {type(error).__name__}: {reason[0] if reason else ''}"
+            f"{_in_words(self._targets)}): {type(error).__name__}: {_first_line(error)}"
         )
 
     def _takes_a_whole_batch(self) -> bool:

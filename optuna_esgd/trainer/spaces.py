@@ -68,11 +68,9 @@ def check_schedule(species: Mapping[str, Species], task: Task) -> None:
     if schedule is None:
         return
     for one in species.values():
-        lowest = {
-            name: range_.values[0] if isinstance(range_, Choices) else range_.low
-            for name, range_ in one.space.items()
-        }
-        optimizer = one.build([torch.zeros(1, 1, device="cpu", requires_grad=True)], lowest)
+        optimizer = one.build(
+            [torch.zeros(1, 1, device="cpu", requires_grad=True)], lowest_values(one)
+        )
         try:
             schedule(optimizer, 2)
         except (KeyError, TypeError, ValueError) as error:
@@ -80,6 +78,14 @@ def check_schedule(species: Mapping[str, Species], task: Task) -> None:
                 f"The schedule {described(schedule)} cannot be made for species {one.name!r}: "
                 f"{error}"
             ) from error
+
+
+def lowest_values(species: Species) -> dict[str, Value]:
+    """The lowest value of each of a species' ranges, and the first choice."""
+    return {
+        name: range_.values[0] if isinstance(range_, Choices) else range_.low
+        for name, range_ in species.space.items()
+    }
 
 
 def of_species(species: Species, hyperparameters: Mapping[str, Value]) -> dict[str, Value]:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from torch.utils.data import (
 
 import optuna_esgd as esgd
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.species import Species
 from optuna_esgd.store.opening import find_population
 from tests.trainer.models import MODELS, examples
 from tests.trainer.studies import make_study, make_task
@@ -342,3 +344,83 @@ def test_models_may_share_what_is_frozen() -> None:
     study = make_study()
     study.optimize(esgd.ESGDTrainer(task), n_trials=1)
     assert len(study.trials) == 1
+
+
+def test_a_last_batch_too_small_for_the_model_is_refused_before_training() -> None:
+    """Else it would be noticed after everything else of the first epoch."""
+    inputs, targets = examples("batch-norm", 0)
+    task = make_task("batch-norm", train=(inputs[:17], targets[:17]))
+    study = make_study()
+    message = r"single example of 17, .* ValueError: Expected more than 1 value .* drop_last=True"
+    with pytest.raises(ConfigurationError, match=message):
+        study.optimize(esgd.ESGDTrainer(task), n_trials=1)
+    assert find_population(study, None) is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolution"])
+def test_a_last_batch_of_one_is_taken_where_the_model_takes_it(name: str) -> None:
+    inputs, targets = examples(name, 0)
+    study = make_study()
+    task = make_task(name, train=(inputs[:17], targets[:17]))
+    study.optimize(esgd.ESGDTrainer(task), n_trials=1)
+    assert len(study.trials) == 1
+
+
+class Words(nn.Module):
+    """The mean of word vectors whose gradients are sparse."""
+
+    def __init__(self, *, has_head: bool) -> None:
+        super().__init__()
+        self.words = nn.Embedding(9, 3, sparse=True)
+        self.head = nn.Linear(3, 3) if has_head else nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.words(inputs).mean(1))
+        return outputs
+
+
+WORDS = torch.arange(24 * 4).view(24, 4) % 9, TARGETS
+
+
+@pytest.mark.parametrize(
+    ("species", "has_head", "message"),
+    [
+        (["Adam"], False, "Species Adam cannot train .* 'words.weight' are sparse: Adam does"),
+        (["SGD"], True, r"Species SGD cannot .* sparse: add\(sparse, dense\).*sparse=False"),
+        ([torch.optim.SparseAdam], True, "SparseAdam does not support dense gradients"),
+    ],
+)
+def test_sparse_gradients_that_a_species_does_not_take_are_refused_before_training(
+    species: Any, has_head: bool, message: str
+) -> None:
+    """Else every epoch of everybody would fail, with warnings only."""
+    task = make_task(model=lambda: Words(has_head=has_head), train=WORDS, validation=WORDS)
+    study = make_study()
+    with pytest.raises(ConfigurationError, match=message):
+        study.optimize(esgd.ESGDTrainer(task, species=species), n_trials=1)
+    assert find_population(study, None) is None
+
+
+@pytest.mark.parametrize(
+    "species",
+    [
+        Species(torch.optim.SparseAdam, lr=(1e-3, 1e-2)),
+        Species(torch.optim.SGD, lr=(1e-3, 1e-1)),
+    ],
+)
+def test_sparse_gradients_train_where_all_species_take_them(
+    species: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make_task(model=lambda: Words(has_head=False), train=WORDS, validation=WORDS)
+    study = make_study()
+    study.optimize(esgd.ESGDTrainer(task, species=[species]), n_trials=4)
+    assert len(study.trials) == 4
+    assert "cannot go on" not in caplog.text
+
+
+def test_trying_leaves_what_models_share_as_it_was() -> None:
+    backbone = nn.BatchNorm1d(6).requires_grad_(False)
+    task = make_task(model=lambda: nn.Sequential(backbone, nn.Linear(6, 3)))
+    esgd.ESGDTrainer(task).check([optuna.study.StudyDirection.MINIMIZE])
+    assert torch.equal(backbone.running_mean, torch.zeros(6))
+    assert backbone.training
