@@ -185,7 +185,7 @@ def copied(
 def why_not_batched(
     task: SupervisedTask, model: BatchedModel | None, layout: Layout, device: torch.device
 ) -> tuple[str | None, str | None]:
-    """Try a batch of two rows, in training and in evaluation, against plain PyTorch.
+    """Try a batch of a few rows, in training and in evaluation, against plain PyTorch.
 
     Returns:
         Why training, and why evaluation, must go row by row; None where they need not.
@@ -198,16 +198,21 @@ def why_not_batched(
         return reason, reason
     rows_only = task.why_row_by_row()
     plain = task.build_model().to(device)
-    weights = Matrix.zeros(layout, 2, device)
-    weights.take_from(plain, 0)
-    weights.take_from(plain, 1)
+    born = Matrix.zeros(layout, 1, device)
+    born.take_from(plain, 0)
     inputs, targets = (part[:4] for part in task.train.on(device))
-    both = torch.stack([inputs, inputs]), torch.stack([targets, targets])
-    keys = torch.tensor([1, 1], device=device)
 
-    def train() -> None:
-        moved = weights.clone()
-        gradients, losses = model.gradients(moved, *both, keys)
+    def alike(n_rows: int) -> Matrix:
+        born.load_into(plain, 0)  # whose buffers may have moved on
+        weights = Matrix.zeros(layout, n_rows, device)
+        weights.copy_rows(born, [0] * n_rows, range(n_rows))
+        return weights
+
+    def train(n_rows: int) -> None:
+        moved = alike(n_rows)
+        batches = torch.stack([inputs] * n_rows), torch.stack([targets] * n_rows)
+        keys = torch.ones(n_rows, dtype=torch.int64, device=device)
+        gradients, losses = model.gradients(moved, *batches, keys)
         loss = _plain_loss(task, plain, inputs, targets)
         trainable = {name: p for name, p in plain.named_parameters() if p.requires_grad}
         expected = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
@@ -219,14 +224,14 @@ def why_not_batched(
         for name, buffer in moved.buffers().items():
             _check_agrees(f"buffer {name}", buffer[0].double(), advanced[name].double())
 
-    def evaluate() -> None:
+    def evaluate(n_rows: int) -> None:
         criterion = task.metric or task.loss
-        weights.load_into(plain, 0)  # whose buffers may have moved on
+        weights = alike(n_rows)
         with torch.no_grad():
             values = model.criterion(weights, inputs, targets)
             with evaluation_mode(plain), task.autocast(device):
                 expected = torch.as_tensor(criterion(plain(inputs), targets), device=device)
-        if values.shape != (2,):
+        if values.shape != (n_rows,):
             raise RuntimeError(f"the criterion gave shape {tuple(values.shape)[1:]}, not a scalar")
         _check_agrees("criterion", values[0], expected)
 
@@ -251,16 +256,25 @@ def _check_agrees(what: str, batched: Tensor, plain: Tensor) -> None:
 
 def _plain_loss(task: SupervisedTask, plain: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     plain.train()
-    with task.autocast(inputs.device), KeyedDropout(torch.tensor(1, device=inputs.device)):
+    with (
+        torch.enable_grad(),
+        task.autocast(inputs.device),
+        KeyedDropout(torch.tensor(1, device=inputs.device)),
+    ):
         return task.loss(plain(inputs), targets)
 
 
-def _reason(attempt: Callable[[], None]) -> str | None:
-    """Run an attempt; say why it failed, or that torch falls back to a slow loop inside."""
+def _reason(attempt: Callable[[int], None]) -> str | None:
+    """Run an attempt; say why it failed, or that torch falls back to a slow loop inside.
+
+    With two rows, then three: what a forward pass leaves in the model, outside of its buffers,
+    is of as many rows as passed, and the next pass may read it.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            attempt()
+            for n_rows in (2, 3):
+                attempt(n_rows)
         except EsgdError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever vmap cannot take, rows can)

@@ -127,6 +127,22 @@ class Remembers(nn.Module):
         return outputs
 
 
+class Recalls(nn.Module):
+    """Has a state that is no buffer, and that is there from the first pass on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.last: torch.Tensor | None = None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inner(inputs)
+        if self.last is not None:
+            outputs = outputs + 0.1 * self.last
+        self.last = outputs.detach().mean(0, keepdim=True)
+        return outputs
+
+
 class Locked(nn.Module):
     """Holds what cannot be copied."""
 
@@ -145,6 +161,7 @@ class Locked(nn.Module):
     ("model", "reason"),
     [
         (Remembers, "trains row by row, not batched: .*buffer mean differs"),
+        (Recalls, "scored row by row, not batched: RuntimeError: The size of tensor"),
         (Locked, r"trains row by row, not batched: copy\.deepcopy cannot copy it"),
         (lambda: nn.utils.weight_norm(nn.Linear(6, 3)), "cannot copy it"),
     ],
