@@ -54,7 +54,7 @@ from optuna_esgd.trainer.show import (
 )
 from optuna_esgd.trainer.spaces import check_schedule, join_spaces
 from optuna_esgd.trainer.supervised import SupervisedTask
-from optuna_esgd.trainer.task import Task, shown_value
+from optuna_esgd.trainer.task import Task, shown_value, with_gradients
 from optuna_esgd.trainer.workshop import TaskWorkshop
 
 _OF_THIS_PROCESS = frozenset({"_loops", "_opening", "_working"})
@@ -177,6 +177,7 @@ class ESGDTrainer:
         vars(self).update(state)
         self._begin_process()
 
+    @with_gradients
     def __call__(self, trial: Trial) -> float:
         """Give this trial an individual: one that is finished already, or one trained now.
 

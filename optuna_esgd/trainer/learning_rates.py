@@ -16,10 +16,12 @@ from optuna_esgd.species.base import Species
 from optuna_esgd.species.registry import SpeciesLike, resolve_species
 from optuna_esgd.trainer.seeding import seeded
 from optuna_esgd.trainer.supervised import SupervisedTask
+from optuna_esgd.trainer.task import with_gradients
 
 _logger = logging.getLogger(__name__)
 
 
+@with_gradients
 def narrow_learning_rates(
     task: SupervisedTask,
     species: Sequence[SpeciesLike],

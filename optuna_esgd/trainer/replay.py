@@ -25,6 +25,7 @@ from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.preemption import NoCheckpoints
 from optuna_esgd.trainer.results import find_individual
+from optuna_esgd.trainer.task import with_gradients
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Replay(NamedTuple):
     n_gradients_in_run: int
 
 
+@with_gradients
 def replay(
     study: optuna.Study,
     trainer: ESGDTrainer,

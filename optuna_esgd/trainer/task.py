@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
@@ -19,6 +20,9 @@ from optuna_esgd.trainer.spending import Spending
 
 if TYPE_CHECKING:
     from torch import nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, is_training in modes:
             module.training = is_training
+
+
+def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """Train as usual where the caller is within ``torch.no_grad()`` or ``inference_mode()``."""
+
+    @functools.wraps(function)
+    def trains(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return trains
 
 
 def check_fitness(value: object, *, maximize: bool) -> float:

@@ -201,6 +201,44 @@ def test_the_caller_s_random_state_is_neither_used_nor_changed(name: str) -> Non
     assert digests[0] == digests[1]
 
 
+class Descending(esgd.Task):
+    """One step on all examples, in a loop of its own."""
+
+    def build_model(self) -> nn.Module:
+        return MODELS["mlp"][0]()
+
+    def train_epoch(self, model: nn.Module, optimizer: Any, epoch: esgd.Epoch) -> None:
+        inputs, targets = examples("mlp", 0)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+
+    def fitness(self, model: nn.Module) -> float:
+        inputs, targets = examples("mlp", 1)
+        return nn.functional.cross_entropy(model(inputs), targets).item()
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("backend", ["own loop", "rows", "batched", "native"])
+def test_training_has_gradients_where_the_caller_has_none(backend: Any, off: Any) -> None:
+    trainer = (
+        esgd.ESGDTrainer(Descending())
+        if backend == "own loop"
+        else esgd.ESGDTrainer(make_task(), backend=backend)
+    )
+
+    def train() -> tuple[list[float | None], str]:
+        study = make_study()
+        study.optimize(trainer, n_trials=8)
+        return [trial.value for trial in study.trials], esgd.replay(study, trainer).digest
+
+    expected = train()
+    with off():
+        assert train() == expected
+        assert torch.is_inference_mode_enabled() == (off is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+
+
 def test_pinning_what_is_gone_is_refused() -> None:
     from optuna_esgd.errors import WeightsNotFoundError
 
