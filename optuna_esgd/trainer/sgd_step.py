@@ -19,7 +19,7 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Claim, Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.errors import StudyError
+from optuna_esgd.errors import StudyError, TaskError
 from optuna_esgd.evolution.annealing import rate_factor
 from optuna_esgd.evolution.back_off import BackOffRule
 from optuna_esgd.genome.codec import encode
@@ -39,6 +39,7 @@ from optuna_esgd.trainer.show import attributes, replace_trial
 from optuna_esgd.trainer.spending import Spending, counted
 from optuna_esgd.trainer.step_mean import StepMean, Tensors, ahead_of, go_ahead, split_state
 from optuna_esgd.trainer.task import check_fitness, evaluation_mode, shown_value
+from optuna_esgd.trainer.user_code import in_words
 
 _logger = logging.getLogger(__name__)
 
@@ -131,6 +132,8 @@ class SgdStep:
         """Claim an individual, and give the model its birth weights."""
         study = self._trial.study
         sampler = find_sampler(study)
+        if self._trial.number == 0:  # not after a whole generation has been trained
+            _copied(self._model)
         self._population, self._configuration = open_population(
             study, sampler.settings, cohort_size=1, store=self._store
         )
@@ -140,7 +143,7 @@ class SgdStep:
             self._population,
             self._configuration,
             layout=self._layout,
-            build_model=lambda: copy.deepcopy(self._model),
+            build_model=lambda: _copied(self._model),
             calibrate=self._calibrate or (lambda _model: None),
             anchor=None,
             device=self._device,
@@ -401,12 +404,24 @@ class ObjectiveWorkshop:
         return self._births.stand(individuals, self._score)
 
     def _score(self, weights: Matrix) -> list[float]:
-        model = copy.deepcopy(self._model)
+        model = _copied(self._model)
         scores = []
         for row in range(weights.n_rows):
             weights.load_into(model, row)
             scores.append(score_model(self._evaluate, model, self._configuration))
         return scores
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise TaskError(
+            "Offspring are scored on a copy of the model, but copy.deepcopy cannot copy it: "
+            f"{in_words(error)}. Leave out of it what cannot be copied, such as locks and open "
+            "files, and use torch.nn.utils.parametrizations.weight_norm for torch.nn.utils."
+            "weight_norm; or train with ESGDTrainer, whose tasks build models anew."
+        ) from error
 
 
 def score_model(evaluate: Evaluate, model: nn.Module, configuration: Configuration) -> float:

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from torch import nn
 
 import optuna_esgd as esgd
-from optuna_esgd.errors import StudyError
-from optuna_esgd.store.opening import open_results
+from optuna_esgd.errors import StudyError, TaskError
+from optuna_esgd.store.opening import find_population, open_results
 from optuna_esgd.store.verification import verify
 from optuna_esgd.trainer.loop import WorkLoop
 from tests.trainer.studies import make_study, make_task
@@ -367,3 +367,17 @@ def test_a_thread_that_gives_up_does_not_wait_for_one_that_waits_for_it() -> Non
     runner.join(timeout=60)
     assert not runner.is_alive()
     assert [t.state for t in study.trials].count(TrialState.COMPLETE) == 2
+
+
+def test_a_model_that_cannot_be_copied_is_refused_in_the_first_trial() -> None:
+    def locked(trial: optuna.Trial) -> float:
+        model = build_model()
+        model.lock = threading.Lock()  # type: ignore[assignment]
+        with esgd.sgd_step(trial, model, evaluate) as step:
+            pytest.fail("It had trained.")
+        return step.fitness
+
+    study = make_study()
+    with pytest.raises(TaskError, match=r"deepcopy cannot copy it: TypeError: .*lock.*Leave out"):
+        study.optimize(locked, n_trials=1)
+    assert find_population(study, None) is None
