@@ -93,7 +93,10 @@ def _results(parsed: argparse.Namespace) -> int:
 
     from optuna_esgd.trainer.comparing_results import compare_results  # noqa: PLC0415
     from optuna_esgd.trainer.results import write_tensors  # noqa: PLC0415
+    from optuna_esgd.trainer.written_files import checked_target  # noqa: PLC0415
 
+    if parsed.output is not None:  # not only after minutes of scoring
+        checked_target(parsed.output)
     opened = _open(parsed)
     test = None if parsed.test is None else _find_test(opened, parsed.test)
     store = opened.trainer.store

@@ -124,7 +124,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> list[Budget]:
     """Refuse impossible arguments before anything is trained; the budgets that are named."""
     from optuna_esgd.comparison.ledger import BUDGETS  # noqa: PLC0415
-    from optuna_esgd.trainer.results import checked_target  # noqa: PLC0415
+    from optuna_esgd.trainer.written_files import checked_target  # noqa: PLC0415
 
     for name, value in {"--seeds": parsed.seeds, "--jobs": parsed.jobs}.items():
         if value < 1:

@@ -18,6 +18,7 @@ from optuna_esgd.comparison.runs import FORWARDS_PER_GRADIENT, Run
 from optuna_esgd.comparison.summaries import Score, Summary, summarise
 from optuna_esgd.engine.configuration import ADDED_FIELDS
 from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.trainer.written_files import write_whole
 
 EQUAL_GRADIENTS = "equal gradient evaluations"
 EQUAL_COST = "equal total cost"
@@ -119,9 +120,8 @@ def write_json(comparison: Comparison, path: Path, **more: Any) -> None:
             )
         },
     }
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", "utf-8")
-    unfinished.replace(path)
+    text = json.dumps(_finite(document), indent=1, allow_nan=False)
+    write_whole(path, [f"{text}\n".encode()])
 
 
 def read_json(path: Path, name: str, benchmark: Mapping[str, Any] | None = None) -> Comparison:

@@ -19,6 +19,7 @@ from optuna_esgd.errors import ConfigurationError, StudyError, WeightsNotFoundEr
 from optuna_esgd.genome.codec import adopt, encode
 from optuna_esgd.genome.layout import named_persistent_buffers
 from optuna_esgd.store.opening import open_results
+from optuna_esgd.trainer.written_files import write_whole
 
 
 def load_best(study: optuna.Study, model: nn.Module, *, store: str | None = None) -> nn.Module:
@@ -103,7 +104,7 @@ def export(
     The file is written beside its place and then moved there, so that it is whole or absent.
 
     Raises:
-        ConfigurationError: ``trial`` is none, or see ``checked_target``.
+        ConfigurationError: ``trial`` is none, or see ``write_whole``.
         WeightsNotFoundError: The trial has no individual, or its weights were collected.
     """
     population = open_results(study, store)
@@ -118,30 +119,10 @@ def write_tensors(
     """Write tensors to a ``.safetensors`` file, whole or not at all.
 
     Raises:
-        ConfigurationError: See ``checked_target``.
+        ConfigurationError: See ``write_whole``.
     """
-    target = checked_target(path)
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("wb") as file:
-        # Of our own making: the same tensors are the same bytes, texts beside them included.
-        for piece in Snapshot(*encode(tensors, metadata)).cut_file():
-            file.write(piece)
-    partial.replace(target)
-    return target
-
-
-def checked_target(path: str | os.PathLike[str]) -> Path:
-    """The file that is to be written.
-
-    Raises:
-        ConfigurationError: It is a folder, or would be in one that is not there.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise ConfigurationError(f"{target} is a folder; name the file to write in it.")
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to.")
-    return target
+    # Of our own making: the same tensors are the same bytes, texts beside them included.
+    return write_whole(path, Snapshot(*encode(tensors, metadata)).cut_file())
 
 
 def last_population(population: Population) -> list[Individual]:

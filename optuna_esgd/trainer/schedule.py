@@ -21,10 +21,11 @@ from optuna_esgd.species.state import STATE_OF_OPTION
 from optuna_esgd.store.opening import open_results
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.guidance import SCHEDULES, described
-from optuna_esgd.trainer.results import checked_target, find_individual
+from optuna_esgd.trainer.results import find_individual
 from optuna_esgd.trainer.spaces import of_species
 from optuna_esgd.trainer.supervised import Criterion, SupervisedTask
 from optuna_esgd.trainer.task import shown_value
+from optuna_esgd.trainer.written_files import checked_target, write_whole
 
 # A complete program, checked like the rest of the package; parts of it are written anew.
 _PROGRAM = Path(__file__).with_name("plain_training.py")
@@ -102,8 +103,8 @@ def export_schedule(
         *(f"{name} = {value!r}" for name, value in constants.items()),
     ]
     before = _fill_in_functions(before, task)
-    target.write_text(before + "\n".join(lines) + "\n" + after, encoding="utf-8")
-    return target
+    text = before + "\n".join(lines) + "\n" + after
+    return write_whole(target, [text.encode()])
 
 
 def main_line(

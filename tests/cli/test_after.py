@@ -82,6 +82,15 @@ def test_results(
     assert "must define __name__ as a function" in capsys.readouterr().err
 
 
+def test_results_into_nowhere_are_refused_before_they_are_scored(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place, "results", "--output", str(tmp_path / "nowhere" / "best.st")) == 2
+    said = capsys.readouterr()
+    assert "There is no folder" in said.err
+    assert not said.out
+
+
 def test_no_database_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "after.py").write_text(FILE)
     assert run(tmp_path, "replay") == 2
