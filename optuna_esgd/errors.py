@@ -27,6 +27,10 @@ class StorageError(EsgdError, RuntimeError):
     """The database is unreachable, of another schema version, or of an unknown kind."""
 
 
+class UnavailableError(StorageError):
+    """The database does not answer, or is busy with others: later it may not be."""
+
+
 class CorruptionError(EsgdError, OSError):
     """Stored bytes do not match their digest; names the chunk and who needs it."""
 

@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from optuna_esgd.cli.arguments import add_database, add_trainer, storage_of, store_of
-from optuna_esgd.errors import ConfigurationError
+from optuna_esgd.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
     from optuna_esgd.worker.loading import Workplace
@@ -113,14 +114,19 @@ def _checkpoint_seconds(parsed: argparse.Namespace) -> float:
 
 
 def _worker(parsed: argparse.Namespace) -> int:
+    from optuna_esgd.worker.launcher import TRY_AGAIN  # noqa: PLC0415
     from optuna_esgd.worker.loading import open_workplace  # noqa: PLC0415
     from optuna_esgd.worker.work import work_until_stopped  # noqa: PLC0415
 
     level = logging.WARNING if parsed.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(message)s")
     seconds = _checkpoint_seconds(parsed)
-    trainer, study = open_workplace(_workplace(parsed))
-    return work_until_stopped(trainer, study, checkpoint_seconds=seconds)
+    try:
+        trainer, study = open_workplace(_workplace(parsed))
+        return work_until_stopped(trainer, study, checkpoint_seconds=seconds)
+    except UnavailableError as error:
+        print(f"optuna-esgd: {error}", file=sys.stderr)
+        return TRY_AGAIN
 
 
 def _run(parsed: argparse.Namespace) -> int:

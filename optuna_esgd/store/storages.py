@@ -29,7 +29,7 @@ from optuna_esgd.store.engines import (
     parse_url,
     sqlite_path,
 )
-from optuna_esgd.store.transactions import advise, read, redact
+from optuna_esgd.store.transactions import advise, kind_of, read, redact
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
         url: ``sqlite:///file.db``, ``postgresql://...`` or ``mysql://...``.
 
     Raises:
-        StorageError: The URL is of another kind, or the database cannot be reached.
+        UnavailableError: The database cannot be reached.
+        StorageError: The URL is of another kind, or the database refuses.
     """
     parsed = parse_url(url)
     options: dict[str, Any] = {"pool_pre_ping": True}
@@ -61,22 +62,36 @@ def create_storage(url: str) -> optuna.storages.RDBStorage:
         options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}}
     # Optuna fills in {SCHEMA_VERSION}; other braces are the user's.
     text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    try:
-        with _taking_turns(parsed):
-            storage = optuna.storages.RDBStorage(text, engine_kwargs=options)
-            _complete_indexes(storage.engine)
-    except (sa.exc.SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
-        reason = redact(" ".join(str(getattr(error, "orig", error)).split()), parsed)
-        raise StorageError(
-            f"Optuna cannot open its tables in {describe(parsed)}: {reason}."
-            f"{advise(error, was_reached=False)}"
-        ) from None
+    with optunas_errors_in_words(parsed), _taking_turns(parsed):
+        storage = optuna.storages.RDBStorage(text, engine_kwargs=options)
+        _complete_indexes(storage.engine)
     if parsed.get_backend_name() != "sqlite":
         limit_idle_transactions(storage.engine)
         storage.engine.dispose()  # connections made before
     elif not is_in_memory(parsed):
         _commit_without_waiting(storage.engine)
     return storage
+
+
+@contextlib.contextmanager
+def optunas_errors_in_words(url: str | sa.URL) -> Iterator[None]:
+    """Translate what Optuna, for as long as a block runs, raises of its tables in a database.
+
+    Raises:
+        UnavailableError: The database cannot be reached.
+        StorageError: It refuses, or is full or read-only.
+    """
+    parsed = parse_url(url)
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error  # Optuna's own is a guess
+        reason = redact(" ".join(str(getattr(cause, "orig", cause)).split()), parsed)
+        kind = StorageError if is_in_memory(parsed) else kind_of(cause, open_database(parsed))
+        raise kind(
+            f"Optuna cannot use its tables in {describe(parsed)}: {reason}."
+            f"{advise(cause, was_reached=False)}"
+        ) from None
 
 
 def _complete_indexes(engine: sa.Engine) -> None:
@@ -125,7 +140,8 @@ def load_study(url: str, name: str) -> optuna.Study:
     """
     storage = open_storage(url)
     try:
-        return optuna.load_study(study_name=name, storage=storage)
+        with optunas_errors_in_words(url):
+            return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         names = sorted(map(repr, optuna.get_all_study_names(storage)))
         others = f"{', '.join(names[:_N_NAMES])}{', ...' if len(names) > _N_NAMES else ''}"

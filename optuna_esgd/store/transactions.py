@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
-from optuna_esgd.errors import StorageError
+from optuna_esgd.errors import StorageError, UnavailableError
 from optuna_esgd.store.engines import WRITES, Database
 
 _logger = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def write(
     finds on its second run what was in its way on the first.
 
     Raises:
-        StorageError: The database cannot be reached, or went on refusing.
+        UnavailableError: The database cannot be reached, or others were in the way for a minute.
+        StorageError: It went on refusing.
     """
     result = _run(
         database, {WRITES: True}, lambda connection: body(connection, *arguments, **options)
@@ -106,6 +107,8 @@ def _run(database: Database, mode: dict[str, Any], body: Callable[[sa.Connection
             obstacle = classify(error, database)
             n_conflicts += obstacle == "conflict"
             is_over = time.monotonic() - started > _PATIENCE_SECONDS
+            # Nothing is gained by insisting on an address that was never right.
+            is_over |= obstacle == "disconnected" and not database.was_reached
             if obstacle == "fatal" or is_over or n_conflicts > _MOST_CONFLICTS:
                 raise translate(error, database, n_tries=n_tries) from None
             _logger.debug("%s: %s, trying again (%d)", database, obstacle, n_tries)
@@ -151,7 +154,14 @@ def translate(error: BaseException, database: Database, *, n_tries: int = 1) -> 
     tries = f" after {n_tries} tries" if n_tries > 1 else ""
     advice = advise(error, was_reached=database.was_reached)
     what = type(cause).__name__
-    return StorageError(f"The database {database} failed{tries}: {what}: {text}.{advice}")
+    kind = kind_of(error, database)
+    return kind(f"The database {database} failed{tries}: {what}: {text}.{advice}")
+
+
+def kind_of(error: BaseException, database: Database) -> type[StorageError]:
+    """Which of our errors a database's error is: whether it may pass."""
+    may_pass = classify(error, database) in ("busy", "disconnected")
+    return UnavailableError if may_pass else StorageError
 
 
 def advise(error: BaseException, *, was_reached: bool) -> str:
@@ -162,7 +172,11 @@ def advise(error: BaseException, *, was_reached: bool) -> str:
         (state, number)
     ):
         return " Nothing that was stored is lost: make room, and start the workers again."
-    return "" if was_reached else " Check the URL, and that the server runs and lets you in."
+    if was_reached:
+        return ""
+    if code is not None:  # SQLite's
+        return " Check the file that the URL names."
+    return " Check the URL, and that the server runs and lets you in."
 
 
 def redact(text: str, url: sa.URL) -> str:
@@ -182,8 +196,6 @@ def redact(text: str, url: sa.URL) -> str:
 
 
 def _is_disconnect(error: BaseException, cause: Any, database: Database) -> bool:
-    if not database.was_reached:
-        return False  # nothing is gained by insisting on an address that was never right
     if getattr(error, "connection_invalidated", False):
         return True
     if isinstance(error, sa.exc.DBAPIError) and error.statement is None:

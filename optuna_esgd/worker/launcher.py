@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from optuna_esgd.errors import WorkerError
 
 WRONG_USE = 2  # what a worker exits with where starting it again would not help
+TRY_AGAIN = 75  # ... and where later it may: EX_TEMPFAIL of sysexits.h
 _MOST_EARLY_DEATHS = 3
 _EARLY_SECONDS = 30.0
 _LAST_LINES = 30

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna_esgd.errors import ConfigurationError, StorageError, StudyError
 from optuna_esgd.sampler import ESGDSampler
 from optuna_esgd.store.engines import is_in_memory, parse_url
-from optuna_esgd.store.storages import create_storage, load_study
+from optuna_esgd.store.storages import create_storage, load_study, optunas_errors_in_words
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.named_files import NamedFile, load_named_file, split_name
 from optuna_esgd.trainer.user_code import blamed_on_the_file
@@ -74,16 +74,19 @@ def open_workplace(workplace: Workplace) -> tuple[ESGDTrainer, optuna.Study]:
     if workplace.store is not None:
         trainer.store = workplace.store
     storage, direction = create_storage(workplace.storage), workplace.direction or "minimize"
-    if workplace.study not in optuna.get_all_study_names(storage):
+    with optunas_errors_in_words(workplace.storage):
+        is_new = workplace.study not in optuna.get_all_study_names(storage)
+    if is_new:
         with blamed_on_the_file(split_name(workplace.trainer, *TRAINER)[0]):  # build_model, data
             trainer.check([StudyDirection[direction.upper()]])
-    study = optuna.create_study(
-        study_name=workplace.study,
-        storage=storage,
-        sampler=sampler,
-        direction=direction,
-        load_if_exists=True,
-    )
+    with optunas_errors_in_words(workplace.storage):
+        study = optuna.create_study(
+            study_name=workplace.study,
+            storage=storage,
+            sampler=sampler,
+            direction=direction,
+            load_if_exists=True,
+        )
     stands = ", ".join(one.name.lower() for one in study.directions)
     if workplace.direction not in (None, stands):
         raise StudyError(

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from optuna_esgd.engine.individual import Facts
+from optuna_esgd.errors import UnavailableError
 from optuna_esgd.trainer.loop import WorkLoop
 from optuna_esgd.trainer.task import shown_value
 
@@ -37,6 +38,7 @@ class PopulationProgress:
         self._console = console
         self._read_at = -float("inf")
         self._generation = -1
+        self._is_answered = True
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -60,15 +62,30 @@ class PopulationProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.update(now=True)
+        if self._is_answered:
+            self.update(now=True)
         self._progress.stop()
 
-    def update(self, *, now: bool = False) -> None:
-        """Read the facts, at most once a second unless told otherwise, and show them."""
+    def update(self, *, now: bool = False) -> bool:
+        """Read the facts, at most once a second unless told otherwise, and show them.
+
+        Returns:
+            Whether the database has answered, the last time it was asked.
+        """
         if not now and time.monotonic() < self._read_at + _READ_SECONDS:
-            return
+            return self._is_answered
         self._read_at = time.monotonic()
-        facts = self._population.facts()
+        try:
+            facts = self._population.facts()
+        except UnavailableError as error:
+            self._is_answered = False
+            self._console.log(f"{error} Waiting for it.", markup=False, highlight=False)
+        else:
+            self._is_answered = True
+            self._show(facts)
+        return self._is_answered
+
+    def _show(self, facts: Facts) -> None:
         if facts.generation < 0:
             return
         n_done = sum(one.fitness is not None for one in facts.in_round(0))

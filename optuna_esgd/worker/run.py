@@ -136,7 +136,9 @@ def _watch(
         if signals and not is_told:  # here: a handler may not print
             is_told = True
             console.log("Waiting for the workers to save; a second Ctrl-C ends them now.")
-        progress.update()
+        # Whoever died of it is started again when the database is back, not before.
+        while not progress.update() and not signals:
+            pass
         time.sleep(_POLL_SECONDS)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from optuna_esgd.errors import ConfigurationError, StorageError
+from optuna_esgd.errors import ConfigurationError, StorageError, UnavailableError
 from optuna_esgd.store import transactions
 from optuna_esgd.store.engines import Database, open_database
 from optuna_esgd.store.transactions import read, write
@@ -168,6 +168,35 @@ def test_locked_file_is_waited_for(tmp_path: Path) -> None:
     write(database, lambda c: c.exec_driver_sql("INSERT INTO esgd_counter VALUES ('a', 1)"))
     release.join()
     other.close()
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_server_that_stays_away_may_come_back(
+    make_database: MakeDatabase, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "_PATIENCE_SECONDS", 0.2)
+    database = open_database(make_database(kind))
+
+    def lose(connection: sa.Connection) -> int:
+        _kill(database, connection)
+        return int(connection.execute(sa.select(7)).scalar_one())
+
+    with pytest.raises(UnavailableError, match=r"after [0-9]+ tries"):
+        write(database, lose)
+
+
+def test_an_address_where_nobody_answers_is_tried_once() -> None:
+    database = open_database("postgresql://postgres@127.0.0.1:1/nowhere")
+    with pytest.raises(UnavailableError, match=r"failed: .* Check the URL"):
+        read(database, lambda _connection: None)
+
+
+def test_a_file_that_is_no_database_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_text("a note")
+    with pytest.raises(StorageError, match=r"not a database\. Check the file") as caught:
+        read(open_database(f"sqlite:///{path}"), lambda c: c.execute(sa.select(1)))
+    assert not isinstance(caught.value, UnavailableError)
 
 
 def _kill(database: Database, connection: sa.Connection) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.study import StudyDirection
 
-from optuna_esgd.errors import ConfigurationError, EsgdError, StudyError
+from optuna_esgd.errors import ConfigurationError, EsgdError, StorageError, StudyError
+from optuna_esgd.store.storages import create_storage
 from optuna_esgd.trainer.esgd_trainer import ESGDTrainer
 from optuna_esgd.trainer.faces import find_sampler
+from optuna_esgd.worker import loading
 from optuna_esgd.worker.loading import Workplace, open_workplace
 from tests.worker.runs import FILE
 
@@ -183,3 +187,19 @@ def test_a_file_may_end_the_process(
 def test_wrong_options_are_refused(workplace: Workplace, wrong: dict[str, object]) -> None:
     with pytest.raises(EsgdError):
         open_workplace(replace(workplace, **wrong))
+
+
+def test_a_file_that_is_read_only_is_said_in_words(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made so by its connections: an administrator may write to any file."""
+
+    def close(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA query_only = ON")
+
+    storage = create_storage(workplace.storage)
+    sa.event.listen(storage.engine, "connect", close)
+    storage.engine.dispose()
+    monkeypatch.setattr(loading, "create_storage", lambda _url: storage)
+    with pytest.raises(StorageError, match=r"cannot use its tables.*readonly database"):
+        open_workplace(workplace)

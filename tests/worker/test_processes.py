@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_esgd.engine.actions import Stop
 from optuna_esgd.engine.individual import SlotKey
+from optuna_esgd.worker.launcher import TRY_AGAIN
 from optuna_esgd.worker.loading import Workplace, open_workplace
 from tests.worker.runs import (
     FILE,
@@ -147,6 +148,13 @@ def test_wrong_use_is_said_once_and_nothing_is_started(tmp_path: Path) -> None:
     text = finish(start("run", url, "--workers", "0"), 2)
     assert "at least 1 worker" in text
     assert "cuda:77" in finish(start("run", url, "--device", "cuda:77"), 2)
+
+
+def test_a_worker_whose_database_does_not_answer_asks_to_be_started_again() -> None:
+    text = finish(start("worker", "postgresql://user:secret@127.0.0.1:1/x"), TRY_AGAIN)
+    assert text.startswith("optuna-esgd: The database postgresql://127.0.0.1:1/x failed")
+    assert len(text.splitlines()) == 1
+    assert "secret" not in text
 
 
 def test_optimize_and_workers_share_a_study(
