@@ -19,7 +19,7 @@ from optuna_esgd.engine.configuration import Configuration
 from optuna_esgd.engine.explore import explore_nothing
 from optuna_esgd.engine.individual import Claim, Individual
 from optuna_esgd.engine.snapshot import Outcome, Snapshot
-from optuna_esgd.errors import StudyError, TaskError
+from optuna_esgd.errors import ConfigurationError, StudyError, TaskError
 from optuna_esgd.evolution.annealing import rate_factor
 from optuna_esgd.evolution.back_off import BackOffRule
 from optuna_esgd.genome.codec import encode
@@ -82,6 +82,7 @@ def sgd_step(
 
     Raises:
         StudyError: The trial is of no study, such as a ``FixedTrial``.
+        ConfigurationError: Once the block begins: the sampler's ``n_auditions`` is more than 1.
     """
     check_has_study(trial, "sgd_step")
     return SgdStep(trial, model, evaluate, optimizer=optimizer, calibrate=calibrate, store=store)
@@ -132,6 +133,12 @@ class SgdStep:
         """Claim an individual, and give the model its birth weights."""
         study = self._trial.study
         sampler = find_sampler(study)
+        if sampler.settings.n_auditions not in (None, 1):
+            raise ConfigurationError(
+                "n_auditions is for an ESGDTrainer, which knows its species; an objective with "
+                "sgd_step trains once, so it must be 1 or None, got "
+                f"{sampler.settings.n_auditions!r}."
+            )
         if self._trial.number == 0:  # not after a whole generation has been trained
             _copied(self._model)
         self._population, self._configuration = open_population(

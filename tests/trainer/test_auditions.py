@@ -18,7 +18,7 @@ from optuna_esgd.engine.individual import Individual
 from optuna_esgd.engine.ports import Population
 from optuna_esgd.engine.snapshot import Outcome
 from optuna_esgd.errors import ConfigurationError
-from optuna_esgd.store.opening import open_results
+from optuna_esgd.store.opening import find_population, open_results
 from optuna_esgd.store.verification import verify
 from optuna_esgd.trainer.preemption import NoCheckpoints, Preempted
 from optuna_esgd.trainer.spaces import join_spaces
@@ -175,6 +175,17 @@ def test_cohorts_that_depend_on_each_other_do_not_audition() -> None:
     study = make_study(3, n_epochs=4, n_generations=1, n_auditions=4)
     with pytest.raises(ConfigurationError, match=r"with diversity=, it must be 1 or None, got 4"):
         study.optimize(make_trainer(**arguments))
+
+
+def test_an_objective_of_ones_own_cannot_audition() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        with esgd.sgd_step(trial, nn.Linear(1, 1), lambda _: 1.0):
+            return 1.0
+
+    study = make_study(3, n_epochs=4, n_auditions=2)
+    with pytest.raises(ConfigurationError, match=r"n_auditions is for an ESGDTrainer.* got 2"):
+        study.optimize(objective, n_trials=1)
+    assert find_population(study) is None
 
 
 def test_one_species_is_not_auditioned() -> None:
